@@ -1,0 +1,169 @@
+"""Reading images and label masks, with every way they can be wrong turned into one sentence."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
+
+from edpct.errors import DataError
+from edpct.task import Task
+
+Split = Literal["train", "val"]
+Labels = NDArray[np.uint8]
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp")
+# Larger than any single aerial frame; rasters beyond it are for windowed reading.
+MAX_PIXELS = 400_000_000
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One image and its mask on disk."""
+
+    image: Path
+    mask: Path
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Samples of a split, the task they were labelled for, and how a mask file becomes labels.
+
+    Attributes:
+        decode_mask: reads a mask file to (H, W), uint8: class indices and the task's ignore index.
+    """
+
+    root: Path
+    layout: str
+    task: Task
+    train: tuple[Sample, ...]
+    val: tuple[Sample, ...]
+    decode_mask: Callable[[Path], Labels]
+
+    def split(self, name: Split) -> tuple[Sample, ...]:
+        """The samples of a split.
+
+        Raises:
+            DataError: the split is empty.
+        """
+        samples = self.train if name == "train" else self.val
+        if not samples:
+            raise DataError(f"{self.root} has no {name} images in the layout '{self.layout}'.")
+        return samples
+
+    def read(self, sample: Sample) -> tuple[NDArray[np.uint8], Labels]:
+        """Image (H, W, 3) RGB and labels (H, W), both uint8.
+
+        Raises:
+            DataError: unreadable, of different sizes, or with labels out of range.
+        """
+        image = read_image(sample.image)
+        labels = self.decode_mask(sample.mask)
+        if labels.shape != image.shape[:2]:
+            raise DataError(
+                f"The mask {sample.mask} is {labels.shape[1]}x{labels.shape[0]} pixels but its image is "
+                f"{image.shape[1]}x{image.shape[0]}.",
+                "Masks must have the size of their images.",
+            )
+        check_labels(labels, self.task, sample.mask)
+        return image, labels
+
+
+def read_image(path: Path) -> NDArray[np.uint8]:
+    """An image file as (H, W, 3), uint8, RGB.
+
+    Raises:
+        DataError: missing, damaged, too large, or not 8 bits a channel.
+    """
+    with_rgb = _open(path, "image").convert("RGB")
+    return np.asarray(with_rgb)
+
+
+def read_mask(path: Path) -> Image.Image:
+    """A mask file as a Pillow image, pixels loaded.
+
+    Raises:
+        DataError: missing or damaged.
+    """
+    return _open(path, "mask")
+
+
+def _open(path: Path, what: str) -> Image.Image:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(path) as image:
+                if image.width * image.height > MAX_PIXELS:
+                    raise DataError(f"The {what} {path} is larger than {MAX_PIXELS // 1_000_000} megapixels.")
+                if image.mode in ("I", "F", "I;16") and what == "image":
+                    raise DataError(f"The image {path} has more than 8 bits a channel.", "Convert it to 8-bit RGB.")
+                image.load()
+                return image.copy()
+    except FileNotFoundError as error:
+        raise DataError(f"There is no {what} {path}.") from error
+    except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
+        raise DataError(f"The {what} {path} is too large to be read whole.", "Cut it into tiles first.") from error
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
+        raise DataError(f"The {what} {path} cannot be read: damaged, cut short, or no image.") from error
+
+
+def check_labels(labels: Labels, task: Task, path: Path) -> None:
+    """Refuse labels that are neither a class nor the ignore index.
+
+    Raises:
+        DataError: names the file, the first such label and the number of classes.
+    """
+    present = np.flatnonzero(np.bincount(labels.ravel(), minlength=256))
+    wrong = [int(label) for label in present if label >= task.num_classes and label != task.ignore_index]
+    if wrong:
+        raise DataError(
+            f"The mask {path} holds the label {wrong[0]}, but there are {task.num_classes} classes "
+            f"(0 to {task.num_classes - 1}) and ignore index {task.ignore_index}.",
+            "Add the class to the class table or mark those pixels with the ignore index.",
+        )
+
+
+def decode_colours(rgb: NDArray[np.uint8], table: dict[tuple[int, int, int], int], path: Path) -> Labels:
+    """Colours to labels.
+
+    Args:
+        rgb: (H, W, 3), uint8.
+        table: colour to label; every colour that occurs must be in it.
+        path: for the message.
+
+    Raises:
+        DataError: a colour that is not in the table.
+    """
+    codes = rgb[..., 0].astype(np.uint32) << 16 | rgb[..., 1].astype(np.uint32) << 8 | rgb[..., 2]
+    labels = np.full(codes.shape, -1, np.int16)
+    for (r, g, b), label in table.items():
+        labels[codes == (r << 16 | g << 8 | b)] = label
+    if (labels < 0).any():
+        code = int(codes[labels < 0][0])
+        raise DataError(f"The mask {path} holds the colour #{code:06X}, which is no class's.", "Complete the class table.")
+    return labels.astype(np.uint8)
+
+
+def list_images(directory: Path) -> list[Path]:
+    """Image files of a folder, sorted by name."""
+    return sorted(p for p in directory.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES and not p.name.startswith("."))
+
+
+def pair_up(images: Path, masks: Path) -> tuple[Sample, ...]:
+    """Images and masks of equal stem in two folders.
+
+    Raises:
+        DataError: an image without a mask.
+    """
+    by_stem = {path.stem: path for path in list_images(masks)} if masks.is_dir() else {}
+    samples = []
+    for image in list_images(images):
+        if image.stem not in by_stem:
+            raise DataError(f"The image {image} has no mask in {masks}.", "A mask has the name of its image.")
+        samples.append(Sample(image, by_stem[image.stem]))
+    return tuple(samples)
