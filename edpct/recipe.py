@@ -52,6 +52,16 @@ class OptimiseSettings(Section):
     save_every: int = Field(50, ge=1)
 
 
+class TeachSettings(OptimiseSettings):
+    """Teacher training.
+
+    Attributes:
+        auxiliary: weight of the heads that ask each path to classify by itself; they exist only while training.
+    """
+
+    auxiliary: float = Field(0.4, ge=0)
+
+
 class PruneSettings(Section):
     """Structured pruning.
 
@@ -145,7 +155,7 @@ class TrainRecipe(Section):
 
     seed: int = Field(0, ge=0)
     preset: Literal["tiny", "small", "base"] = "small"
-    train: OptimiseSettings = OptimiseSettings()
+    train: TeachSettings = TeachSettings()
 
 
 class CompressRecipe(Section):

@@ -1,0 +1,71 @@
+"""INT8 as explicit Q/DQ nodes, by NNCF: symmetric, weights per channel, calibrated on training images.
+
+NNCF's graphs are the ones that ONNX Runtime, OpenVINO and TensorRT take alike; ONNX Runtime's own static quantisation
+writes int32 biases that TensorRT refuses.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from edpct.card import Card
+from edpct.errors import QuantisationError
+from edpct.export.onnx_export import INPUT, write_onnx
+
+
+def quantise_int8(source: Path, target: Path, card: Card, images: Sequence[NDArray[np.uint8]]) -> None:
+    """Write the INT8 version of an FP32 ONNX file.
+
+    Args:
+        images: calibration images (H, W, 3), uint8, at the card's input size; from the train split, never from val.
+
+    Raises:
+        QuantisationError: no calibration images, or NNCF cannot quantise the graph.
+    """
+    if not images:
+        raise QuantisationError("INT8 calibration needs at least one image.", "Give training images with --data.")
+    import nncf
+
+    logging.getLogger("nncf").setLevel(logging.ERROR)
+    preprocessing = card.task.preprocessing
+    calibration = nncf.Dataset(images, lambda image: {INPUT: preprocessing.apply(image)})
+    try:
+        quantised = nncf.quantize(
+            onnx.load(source),
+            calibration,
+            preset=nncf.QuantizationPreset.PERFORMANCE,  # symmetric activations: TensorRT has no zero points
+            target_device=nncf.TargetDevice.ANY,
+            model_type=nncf.ModelType.TRANSFORMER,
+            subset_size=len(images),
+            fast_bias_correction=True,
+        )
+    except (RuntimeError, ValueError, nncf.ValidationError, nncf.UnsupportedModelError) as error:
+        raise QuantisationError(f"NNCF cannot quantise {source.name}: {str(error).splitlines()[0]}") from error
+    write_onnx(quantised, card.model_copy(update={"precision": "int8"}), target)
+
+
+def quantised_share(path: Path) -> float:
+    """Share of convolutions and matrix products with constant weights that take their weight from a DequantizeLinear, 0..1."""
+    graph = onnx.load(path).graph
+    made_by = {output: node for node in graph.node for output in node.output}
+    constants = {tensor.name for tensor in graph.initializer}
+    total = quantised = 0
+    for node in graph.node:
+        if node.op_type not in ("Conv", "MatMul", "Gemm"):
+            continue
+        weight = node.input[1]
+        producer = made_by.get(weight)
+        while producer is not None and producer.op_type in ("Transpose", "Reshape"):
+            producer = made_by.get(producer.input[0])
+        if weight in constants:
+            total += 1
+        elif producer is not None and producer.op_type == "DequantizeLinear":
+            total += 1
+            quantised += 1
+    return quantised / total if total else 0.0

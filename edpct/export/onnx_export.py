@@ -1,0 +1,83 @@
+"""torch to ONNX: exported by dynamo, simplified where that succeeds, its card written into the metadata."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+
+import onnx
+import torch
+from torch import nn
+
+from edpct.card import CARD_KEY, Card
+from edpct.errors import ExportError
+from edpct.progress import Progress
+from edpct.recipe import ExportSettings
+
+INPUT, OUTPUT = "image", "logits"
+SIMPLIFY_SECONDS = 300
+
+
+def export_onnx(model: nn.Module, card: Card, path: Path, settings: ExportSettings, progress: Progress) -> None:
+    """Write ``model`` as an ONNX file with batch 1 at the card's input size.
+
+    Input ``image`` (1, 3, H, W) float32, normalised as the card says; output ``logits`` (1, C, H, W) float32.
+
+    Raises:
+        ExportError: torch cannot export the network, or the graph is not valid ONNX.
+    """
+    size = card.task.preprocessing
+    example = torch.zeros(1, 3, size.height, size.width)
+    raw = path.with_name(f".{path.name}.raw")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the exporter warns about its own internals
+            program = torch.onnx.export(
+                model.eval(), (example,), dynamo=True, opset_version=settings.opset,
+                input_names=[INPUT], output_names=[OUTPUT], verbose=False,
+            )  # fmt: skip
+        onnx.save(program.model_proto, raw)
+    except torch.onnx.OnnxExporterError as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ExportError(f"torch cannot export {card.network} to ONNX: {reason}") from error
+    try:
+        graph = _simplified(raw, progress) if settings.simplify else onnx.load(raw)
+    finally:
+        raw.unlink(missing_ok=True)
+    write_onnx(graph, card, path)
+
+
+def write_onnx(graph: onnx.ModelProto, card: Card, path: Path) -> None:
+    """Write a checked graph with its card, under a temporary name and then renamed.
+
+    Raises:
+        ExportError: the graph is not valid ONNX.
+    """
+    kept = {entry.key: entry.value for entry in graph.metadata_props if entry.key != CARD_KEY}
+    onnx.helper.set_model_props(graph, {**kept, CARD_KEY: card.model_dump_json()})
+    try:
+        onnx.checker.check_model(graph)
+    except onnx.checker.ValidationError as error:
+        raise ExportError(f"The graph of {path.name} is not valid ONNX: {str(error).splitlines()[0]}") from error
+    partial = path.with_name(f".{path.name}.partial")
+    onnx.save(graph, partial)
+    os.replace(partial, path)
+
+
+def _simplified(raw: Path, progress: Progress) -> onnx.ModelProto:
+    """The graph after onnxsim, or as it was where onnxsim fails; it has crashed whole processes, hence one of its own."""
+    simple = raw.with_suffix(".simple")
+    command = [sys.executable, "-m", "onnxsim", str(raw), str(simple)]
+    try:
+        done = subprocess.run(command, capture_output=True, timeout=SIMPLIFY_SECONDS, check=False)
+        if done.returncode == 0 and simple.exists():
+            return onnx.load(simple)
+        progress.say(f"onnxsim failed (exit {done.returncode}); going on with the graph as exported.")
+    except subprocess.TimeoutExpired:
+        progress.say(f"onnxsim took over {SIMPLIFY_SECONDS} s; going on with the graph as exported.")
+    finally:
+        simple.unlink(missing_ok=True)
+    return onnx.load(raw)

@@ -1,0 +1,199 @@
+"""The one training loop, for teacher and student: AdamW, warm-up and cosine, autocast, validation, exact resume."""
+
+from __future__ import annotations
+
+import math
+import time
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+from torch.optim.lr_scheduler import LambdaLR
+from torch.utils.data import DataLoader
+
+from edpct.data.accuracy import Accuracy, measure_accuracy
+from edpct.data.samples import Dataset
+from edpct.data.tiling import windows
+from edpct.errors import TrainingError
+from edpct.progress import Progress
+from edpct.recipe import OptimiseSettings
+from edpct.task import Task
+from edpct.training.crops import CropDataset
+from edpct.training.objective import Learner
+from edpct.training.resume import History, Measure, load_point, save_point
+
+MAX_GRADIENT_NORM = 5.0
+
+
+def fit(
+    learner: Learner,
+    dataset: Dataset,
+    task: Task,
+    settings: OptimiseSettings,
+    *,
+    seed: int,
+    workspace: Path,
+    fingerprint: str,
+    progress: Progress,
+    title: str,
+) -> History:
+    """Train ``learner`` in place and return what validation showed.
+
+    Args:
+        workspace: folder for the resume point; training goes on from there if one is found.
+        fingerprint: identifies settings and data; a resume point with another one is refused.
+
+    Raises:
+        TrainingError: the loss is not finite, or a resume point does not fit.
+    """
+    return _Training(learner, dataset, task, settings, seed, workspace, fingerprint, progress, title).run()
+
+
+class _Training:
+    """The state of one training: step, optimiser, schedule, history."""
+
+    def __init__(
+        self,
+        learner: Learner,
+        dataset: Dataset,
+        task: Task,
+        settings: OptimiseSettings,
+        seed: int,
+        workspace: Path,
+        fingerprint: str,
+        progress: Progress,
+        title: str,
+    ) -> None:
+        self.dataset, self.task, self.settings = dataset, task, settings
+        self.workspace, self.fingerprint = workspace, fingerprint
+        self.progress, self.title = progress, title
+        self.accelerator = Accelerator(mixed_precision="bf16" if use_bf16(settings.precision) else "no")
+        self.crops = CropDataset(dataset, task.preprocessing, settings, seed, progress)
+        optimiser = torch.optim.AdamW(_decay_groups(learner, settings.weight_decay), lr=settings.lr)
+        self.learner, self.optimiser = self.accelerator.prepare(learner, optimiser)
+        self.schedule = LambdaLR(optimiser, lambda step: warmup_cosine(step, settings.steps, settings.warmup))
+        self.history = History()
+        self.step = 0
+        self._resume()
+
+    def run(self) -> History:
+        steps = self.settings.steps
+        losses: list[float] = []
+        began = time.monotonic()
+        note = f"mIoU {self.history.measures[-1].miou:.3f}" if self.history.measures else ""
+        try:
+            with self.progress.task(self.title, steps, self.step) as update:
+                for images, labels in self._batches():
+                    losses.append(self._advance(images, labels))
+                    every = self.settings.validate_every
+                    if self.step == steps or (every and self.step % every == 0):
+                        note = f"mIoU {self._validate(losses):.3f}"
+                    if self.step % self.settings.save_every == 0 or self.step == steps:
+                        began = self._save(began)
+                    update(self.step, f"loss {sum(losses[-20:]) / max(len(losses[-20:]), 1):.3f}  {note}")
+        except KeyboardInterrupt:
+            self._save(began)
+            raise
+        self.accelerator.unwrap_model(self.learner).to("cpu").eval()
+        return self.history
+
+    def _batches(self) -> DataLoader:
+        rest = range(self.step * self.settings.batch, self.settings.steps * self.settings.batch)
+        cuda = self.accelerator.device.type == "cuda"
+        loader = DataLoader(
+            self.crops, self.settings.batch, sampler=rest, num_workers=4 if cuda else 0, pin_memory=cuda
+        )
+        return self.accelerator.prepare(loader)
+
+    def _advance(self, images: Tensor, labels: Tensor) -> float:
+        self.learner.train()
+        with self.accelerator.autocast():
+            loss = torch.stack(list(self.learner(images, labels).values())).sum()
+        value = float(loss.detach())
+        if not math.isfinite(value):
+            raise TrainingError(
+                f"The loss became {value} at step {self.step + 1}.", "Lower the learning rate (lr) or use precision fp32."
+            )
+        self.accelerator.backward(loss)
+        self.accelerator.clip_grad_norm_(self.learner.parameters(), MAX_GRADIENT_NORM)
+        self.optimiser.step()
+        self.schedule.step()
+        self.optimiser.zero_grad(set_to_none=True)
+        self.step += 1
+        return value
+
+    def _validate(self, losses: list[float]) -> float:
+        model = self.accelerator.unwrap_model(self.learner).model
+        with self.accelerator.autocast():
+            accuracy = validate(model, self.dataset, self.task, self.accelerator.device)
+        loss = sum(losses) / len(losses)
+        self.history.measures.append(Measure(self.step, loss, accuracy.miou, accuracy.iou))
+        losses.clear()
+        return accuracy.miou
+
+    def _save(self, began: float) -> float:
+        """Write a resume point; returns the time from which the next stretch counts."""
+        now = time.monotonic()
+        self.history.seconds += now - began
+        if self.accelerator.is_main_process:
+            parts = {
+                "learner": self.accelerator.unwrap_model(self.learner).state_dict(),
+                "optimiser": self.optimiser.state_dict(),
+                "schedule": self.schedule.state_dict(),
+            }
+            save_point(self.workspace, self.fingerprint, self.step, parts, self.history)
+        return now
+
+    def _resume(self) -> None:
+        point = load_point(self.workspace, self.fingerprint)
+        if point is None:
+            return
+        self.accelerator.unwrap_model(self.learner).load_state_dict(point["learner"])
+        self.optimiser.load_state_dict(point["optimiser"])
+        self.schedule.load_state_dict(point["schedule"])
+        self.history, self.step = History.from_dict(point["history"]), point["step"]
+        self.progress.say(f"{self.title}: going on after step {self.step} of {self.settings.steps}.")
+
+
+def validate(model: nn.Module, dataset: Dataset, task: Task, device: torch.device | str = "cpu") -> Accuracy:
+    """Accuracy of a torch network over the val split, in windows of the task's input size."""
+    size = task.preprocessing
+    training = model.training
+    model.eval()
+
+    @torch.no_grad()
+    def predict(image):  # type: ignore[no-untyped-def]
+        logits = model(torch.from_numpy(size.apply(image)).to(device))
+        return logits.argmax(1)[0].cpu().numpy()
+
+    cut = windows(dataset, "val", size.height, size.width)
+    accuracy = measure_accuracy(predict, cut, task.num_classes, task.ignore_index)
+    model.train(training)
+    return accuracy
+
+
+def warmup_cosine(step: int, steps: int, warmup: float) -> float:
+    """Share of the peak learning rate at a step: linear from 0 over ``warmup`` of the steps, then cosine to 0."""
+    rising = max(1, round(warmup * steps))
+    if step < rising:
+        return (step + 1) / rising
+    return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - rising) / max(1, steps - rising))))
+
+
+def use_bf16(precision: str) -> bool:
+    """Whether to train under bf16 autocast; ``auto`` where the device computes bf16 natively."""
+    if precision != "auto":
+        return precision == "bf16"
+    if torch.cuda.is_available():
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return bool(torch.cpu.get_capabilities().get("avx512_bf16", False))
+
+
+def _decay_groups(learner: nn.Module, weight_decay: float) -> list[dict[str, object]]:
+    """Weight decay on matrices and kernels only; norms and biases go without, as is usual for AdamW."""
+    parameters = [p for p in learner.parameters() if p.requires_grad]
+    return [
+        {"params": [p for p in parameters if p.dim() > 1], "weight_decay": weight_decay},
+        {"params": [p for p in parameters if p.dim() <= 1], "weight_decay": 0.0},
+    ]

@@ -1,0 +1,96 @@
+"""What a step minimises: cross-entropy and Dice on the labels, with auxiliary heads that exist only while training."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+class TappedNetwork(Protocol):
+    """A network that shows its inner maps, as :class:`edpct.models.dpctnet.DPCTNet` does."""
+
+    def features(self, image: Tensor) -> dict[str, Tensor]: ...
+
+    def classify(self, features: dict[str, Tensor]) -> Tensor: ...
+
+
+class Learner(nn.Module):
+    """A network together with what it is trained by; one module, so that several processes synchronise all of it.
+
+    ``forward(images, labels)`` returns the weighted terms of the loss; their sum is minimised.
+    """
+
+    model: nn.Module
+
+    def forward(self, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
+        raise NotImplementedError
+
+
+def dice_loss(logits: Tensor, labels: Tensor, ignore_index: int) -> Tensor:
+    """Soft Dice loss (Milletari et al. 2016), mean over the classes that occur in the batch.
+
+    Args:
+        logits: (B, C, H, W). labels: (B, H, W), int64; pixels of ``ignore_index`` are left out.
+
+    Returns:
+        A scalar in 0..1; 0 where every pixel is ignored.
+    """
+    counted = (labels != ignore_index)[:, None]
+    truth = F.one_hot(labels.masked_fill(labels == ignore_index, 0), logits.shape[1]).permute(0, 3, 1, 2) * counted
+    share = logits.float().softmax(1) * counted
+    axes = (0, 2, 3)
+    overlap = 2 * (share * truth).sum(axes)
+    total = (share + truth).sum(axes)
+    present = truth.sum(axes) > 0
+    loss = 1 - (overlap + 1) / (total + 1)
+    return (loss * present).sum() / present.sum().clamp(min=1)
+
+
+def label_terms(logits: Tensor, labels: Tensor, ignore_index: int, dice: float) -> dict[str, Tensor]:
+    """Cross-entropy and weighted Dice of logits (B, C, H, W) against labels (B, H, W)."""
+    # A mean over no pixel is 0 / 0; the sum over at least one is not.
+    counted = (labels != ignore_index).sum().clamp(min=1)
+    terms = {"ce": F.cross_entropy(logits.float(), labels, ignore_index=ignore_index, reduction="sum") / counted}
+    if dice > 0:
+        terms["dice"] = dice * dice_loss(logits, labels, ignore_index)
+    return terms
+
+
+class SupervisedLearner(Learner):
+    """Trains a network on labels alone.
+
+    Args:
+        auxiliary: weight of the auxiliary heads' cross-entropy; each path is asked to classify by itself.
+        taps: channels of each map that gets such a head.
+    """
+
+    def __init__(
+        self, model: nn.Module, ignore_index: int, num_classes: int, dice: float, auxiliary: float, taps: Mapping[str, int]
+    ) -> None:
+        super().__init__()
+        self.model = model
+        self.ignore_index = ignore_index
+        self.dice = dice
+        self.auxiliary = auxiliary
+        self.heads = nn.ModuleDict({name: nn.Conv2d(width, num_classes, 1) for name, width in taps.items()})
+
+    def forward(self, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
+        features = self.model.features(images)
+        terms = label_terms(self.model.classify(features), labels, self.ignore_index, self.dice)
+        for name, head in self.heads.items():
+            logits = F.interpolate(head(features[name]).float(), size=labels.shape[-2:], mode="bilinear")
+            terms[f"aux {name}"] = self.auxiliary * label_terms(logits, labels, self.ignore_index, 0.0)["ce"]
+        return terms
+
+
+def tap_widths(model: nn.Module, names: tuple[str, ...]) -> dict[str, int]:
+    """Channels of the named maps, found by running a small image."""
+    training = model.training
+    with torch.no_grad():
+        features = model.eval().features(torch.zeros(1, 3, 64, 64))
+    model.train(training)
+    return {name: features[name].shape[1] for name in names}

@@ -1,0 +1,70 @@
+"""The point from which an interrupted training goes on."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from edpct.errors import TrainingError
+
+RESUME_FILE = "resume.pt"
+
+
+@dataclass(frozen=True)
+class Measure:
+    """One validation: after how many steps, mean training loss since the last one, mIoU and per-class IoU in 0..1."""
+
+    step: int
+    loss: float
+    miou: float
+    iou: tuple[float | None, ...]
+
+
+@dataclass
+class History:
+    """What training has shown so far.
+
+    Attributes:
+        seconds: time spent in training, earlier attempts included.
+    """
+
+    measures: list[Measure] = field(default_factory=list)
+    seconds: float = 0.0
+
+    def as_dict(self) -> dict[str, Any]:
+        return {"measures": [asdict(m) for m in self.measures], "seconds": round(self.seconds, 1)}
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> History:
+        return cls([Measure(**{**m, "iou": tuple(m["iou"])}) for m in values["measures"]], values["seconds"])
+
+
+def save_point(workspace: Path, fingerprint: str, step: int, parts: dict[str, Any], history: History) -> None:
+    """Write a resume point; the former one stays until this one is whole."""
+    partial = workspace / f".{RESUME_FILE}.partial"
+    torch.save({"fingerprint": fingerprint, "step": step, "history": history.as_dict(), **parts}, partial)
+    os.replace(partial, workspace / RESUME_FILE)
+
+
+def load_point(workspace: Path, fingerprint: str) -> dict[str, Any] | None:
+    """The resume point of a workspace, or None where there is none.
+
+    Raises:
+        TrainingError: it belongs to other settings or other data, or is damaged.
+    """
+    path = workspace / RESUME_FILE
+    if not path.exists():
+        return None
+    try:
+        point: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises half a dozen kinds for a damaged file
+        raise TrainingError(f"{path} is damaged.", "Delete it to start again.") from error
+    if point["fingerprint"] != fingerprint:
+        raise TrainingError(
+            f"{path} was written with other settings or other data.", "Choose another --out, or delete it to start again."
+        )
+    return point

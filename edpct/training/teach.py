@@ -1,0 +1,99 @@
+"""Training a teacher from scratch: the stage behind ``edpct train``."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from edpct.card import Card, DataSource
+from edpct.data.samples import Dataset
+from edpct.errors import EdpctError, RunError
+from edpct.models.architecture import count_macs, count_parameters
+from edpct.models.checkpoint import load_checkpoint, save_checkpoint
+from edpct.models.dpctnet import dpctnet
+from edpct.progress import Progress
+from edpct.recipe import TrainRecipe
+from edpct.training.loop import fit
+from edpct.training.objective import SupervisedLearner, tap_widths
+from edpct.training.resume import RESUME_FILE, History
+
+TEACHER_FILE = "teacher.pt"
+HISTORY_FILE = "training.json"
+
+
+@dataclass(frozen=True)
+class TaughtTeacher:
+    """The outcome of a training: where the checkpoint lies, its card, and what validation showed."""
+
+    checkpoint: Path
+    card: Card
+    history: History
+
+
+def teach(recipe: TrainRecipe, dataset: Dataset, out: Path, size: tuple[int, int], progress: Progress) -> TaughtTeacher:
+    """Train a DP-CTNet on a dataset; goes on where an earlier call with the same recipe was stopped.
+
+    Args:
+        out: folder for ``teacher.pt`` and ``training.json``.
+        size: input height and width that the teacher is validated, exported and measured at.
+
+    Raises:
+        TrainingError: see :func:`edpct.training.loop.fit`.
+        RunError: ``out`` holds a teacher of another recipe.
+    """
+    task = dataset.task.at_size(*size)
+    fingerprint = _fingerprint(recipe, dataset, size)
+    finished = _finished(out, fingerprint)
+    if finished is not None:
+        progress.say(f"{finished.checkpoint} is finished with these settings; nothing to do.")
+        return finished
+    out.mkdir(parents=True, exist_ok=True)
+    torch.manual_seed(recipe.seed)
+    model = dpctnet(recipe.preset, task.num_classes)
+    settings = recipe.train
+    taps = tap_widths(model, ("cnn", "transformer")) if settings.auxiliary > 0 else {}
+    learner = SupervisedLearner(model, task.ignore_index, task.num_classes, settings.dice, settings.auxiliary, taps)
+    history = fit(
+        learner, dataset, task, settings,
+        seed=recipe.seed, workspace=out, fingerprint=fingerprint, progress=progress, title=f"Training {recipe.preset}",
+    )  # fmt: skip
+    card = Card(
+        network=f"DP-CTNet {recipe.preset}",
+        task=task,
+        parameters=count_parameters(model),
+        macs=count_macs(model, *size),
+        data=DataSource(directory=str(dataset.root.resolve()), layout=dataset.layout),
+    )
+    record = {"fingerprint": fingerprint, "recipe": recipe.model_dump(mode="json"), **history.as_dict()}
+    (out / HISTORY_FILE).write_text(json.dumps(record, indent=1), encoding="utf-8")
+    save_checkpoint(out / TEACHER_FILE, model, card)
+    (out / RESUME_FILE).unlink(missing_ok=True)
+    return TaughtTeacher(out / TEACHER_FILE, card, history)
+
+
+def _finished(out: Path, fingerprint: str) -> TaughtTeacher | None:
+    checkpoint, record = out / TEACHER_FILE, out / HISTORY_FILE
+    if not checkpoint.exists():
+        return None
+    try:
+        values = json.loads(record.read_text(encoding="utf-8"))
+        same = values["fingerprint"] == fingerprint
+    except (OSError, ValueError, KeyError):
+        same = False
+    if not same:
+        raise RunError(f"{checkpoint} is a teacher of other settings.", "Choose another --out.")
+    return TaughtTeacher(checkpoint, load_checkpoint(checkpoint).card, History.from_dict(values))
+
+
+def _fingerprint(recipe: TrainRecipe, dataset: Dataset, size: tuple[int, int]) -> str:
+    """Hash of what decides the result: the recipe, the task and the list of samples with their file sizes."""
+    try:
+        files = [(str(s.image.relative_to(dataset.root)), s.image.stat().st_size) for s in dataset.split("train")]
+    except OSError as error:
+        raise EdpctError(f"{dataset.root} cannot be read: {error}.") from error
+    content = json.dumps([recipe.model_dump(mode="json"), dataset.task.model_dump(mode="json"), size, files])
+    return hashlib.sha256(content.encode()).hexdigest()

@@ -1,0 +1,108 @@
+"""What a plan's sidecar vouches for, and the sentence for each thing it does not."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from edpct.errors import EngineError
+from edpct.runtimes.sidecar import load_plan, read_sidecar, sidecar_path, write_sidecar
+
+PlanWriter = Callable[..., Path]
+REBUILD = "Build it again on this machine with: edpct build student.onnx"
+
+
+@pytest.fixture(autouse=True)
+def on_linux(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("platform.system", lambda: "Linux")
+
+
+def refusal(
+    plan: Path, *, builder: str = "tensorrt", version: str = "10.3.0", capability: str = "8.7"
+) -> EngineError:
+    with pytest.raises(EngineError) as caught:
+        load_plan(plan, builder=builder, version=version, compute_capability=capability)
+    return caught.value
+
+
+def test_a_plan_that_fits_is_handed_over(write_plan: PlanWriter) -> None:
+    plan = write_plan(b"the bytes")
+    sidecar, content = load_plan(plan, builder="tensorrt", version="10.3.0", compute_capability="8.7")
+    assert content == b"the bytes"
+    assert sidecar == read_sidecar(plan)
+
+
+def test_no_capabilities_means_any(write_plan: PlanWriter) -> None:
+    plan = write_plan(compute_capabilities=())
+    assert load_plan(plan, builder="tensorrt", version="10.3.0", compute_capability="12.0")[1] == b"a plan"
+
+
+def test_another_builder(write_plan: PlanWriter) -> None:
+    error = refusal(write_plan(), builder="tensorrt-rtx")
+    assert error.what == "student.plan was built by tensorrt and cannot be opened with tensorrt-rtx."
+    assert error.hint == "Open it with the runtime tensorrt."
+
+
+def test_another_version(write_plan: PlanWriter) -> None:
+    error = refusal(write_plan(), version="11.4.0")
+    assert error.what == "student.plan was built by tensorrt 10.3.0 and this machine has 11.4.0."
+    assert error.hint == REBUILD
+
+
+def test_another_operating_system(write_plan: PlanWriter) -> None:
+    error = refusal(write_plan(os="windows"))
+    assert error.what == "student.plan was built for windows and this machine runs linux."
+    assert error.hint == REBUILD
+
+
+def test_another_gpu(write_plan: PlanWriter) -> None:
+    error = refusal(write_plan(compute_capabilities=("8.0", "8.6")))
+    assert error.what == "student.plan was built for compute capability 8.0, 8.6 and this GPU has 8.7."
+    assert error.hint == REBUILD
+
+
+def test_other_bytes(write_plan: PlanWriter) -> None:
+    plan = write_plan()
+    plan.write_bytes(b"a plan of someone else's")
+    error = refusal(plan)
+    assert error.what == "student.plan is not the file that its sidecar describes (its SHA-256 differs)."
+    assert error.hint == REBUILD
+
+
+def test_no_sidecar(write_plan: PlanWriter) -> None:
+    plan = write_plan()
+    sidecar_path(plan).unlink()
+    error = refusal(plan)
+    assert error.what == (
+        "student.plan has no sidecar student.plan.json beside it, so that nothing says what built it."
+    )
+    assert "edpct build" in error.hint
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "{}", "\x00\xff"])
+def test_an_unreadable_sidecar(write_plan: PlanWriter, text: str) -> None:
+    plan = write_plan()
+    sidecar_path(plan).write_bytes(text.encode("latin-1"))
+    assert refusal(plan).what == "student.plan.json, the sidecar of student.plan, cannot be read."
+
+
+def test_a_sidecar_of_another_format(write_plan: PlanWriter) -> None:
+    plan = write_plan()
+    path = sidecar_path(plan)
+    path.write_text(json.dumps({**json.loads(path.read_text()), "format": 2}))
+    assert "cannot be read" in refusal(plan).what
+
+
+def test_writing_leaves_nothing_else_behind(write_plan: PlanWriter) -> None:
+    plan = write_plan()
+    write_sidecar(plan, read_sidecar(plan))
+    assert sorted(path.name for path in plan.parent.iterdir()) == ["student.plan", "student.plan.json"]
+
+
+def test_writing_where_nothing_can_be_written(write_plan: PlanWriter, tmp_path: Path) -> None:
+    sidecar = read_sidecar(write_plan())
+    with pytest.raises(EngineError, match="cannot be written: No such file or directory"):
+        write_sidecar(tmp_path / "nowhere" / "student.plan", sidecar)
