@@ -1,0 +1,197 @@
+"""The stages of a compression, each as a function from a desk to artefacts; only this package knows their order."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from edpct.bench.engines import Request, bench, card_of
+from edpct.bench.pictures import picture_sheet
+from edpct.bench.report import report_data
+from edpct.card import Card
+from edpct.data.samples import Dataset
+from edpct.data.sampling import sample_windows
+from edpct.distillation.learner import DistilLearner
+from edpct.errors import PruningError
+from edpct.export.build import build_plan, choose_target
+from edpct.export.fp16 import convert_fp16
+from edpct.export.int8 import quantise_int8, quantised_share
+from edpct.export.onnx_export import export_onnx
+from edpct.export.parity import check_parity
+from edpct.models.architecture import count_macs, count_parameters
+from edpct.models.checkpoint import load_checkpoint, save_checkpoint
+from edpct.models.dpctnet import DPCTNet
+from edpct.pruning.prune import prune_to_macs
+from edpct.recipe import CompressRecipe
+from edpct.run.plan import Desk, Stage
+from edpct.runtimes.artefact import sha256_of
+from edpct.training.loop import fit
+
+WEIGHTS = "weights.safetensors"
+PARITY_IMAGES = 4
+# Rows of the final table: title, ONNX file, and the stage it comes from.
+ENGINES = (
+    ("teacher", "teacher.onnx", "export"),
+    ("pruned", "pruned.onnx", "export"),
+    ("distilled", "student.onnx", "export"),
+    ("FP16", "student-fp16.onnx", "quantise"),
+    ("INT8", "student-int8.onnx", "quantise"),
+)
+PLANS = ("student-fp16", "student-int8")
+
+
+def compression_stages(teacher: Path, card: Card, dataset: Dataset, recipe: CompressRecipe) -> list[Stage]:
+    """The stage table of ``edpct compress``.
+
+    Args:
+        teacher: the user's checkpoint, already seen to load.
+        card: its card, at the size to export.
+    """
+    data = data_fingerprint(dataset)
+    common = {"seed": recipe.seed, "data": data}
+    size = [card.task.preprocessing.height, card.task.preprocessing.width]
+    settings = {name: getattr(recipe, name).model_dump(mode="json") for name in type(recipe).model_fields if name != "seed"}
+    torch_version, onnx_versions = ("torch",), ("torch", "onnx", "onnxsim", "onnxscript")
+    return [
+        Stage("teacher", (), {"sha256": sha256_of(teacher), "size": size}, torch_version, partial(_teacher, teacher, card)),
+        Stage("prune", ("teacher",), settings["prune"], ("torch", "torch-pruning"), partial(_prune, recipe)),
+        Stage(
+            "distil", ("teacher", "prune"), {**settings["distil"], **common}, torch_version, partial(_distil, recipe, dataset)
+        ),
+        Stage(
+            "export", ("teacher", "prune", "distil"), {**settings["export"], **common}, onnx_versions,
+            partial(_export, recipe, dataset),
+        ),
+        Stage(
+            "quantise", ("export",), {**settings["quantise"], **common}, ("onnx", "onnxruntime", "nncf"),
+            partial(_quantise, recipe, dataset),
+        ),
+        Stage(
+            "build", ("quantise",), settings["build"], ("tensorrt", "tensorrt-rtx"), partial(_build, recipe)
+        ),
+        Stage(
+            "bench", ("export", "quantise"), {**settings["bench"], **common}, ("onnxruntime", "openvino"),
+            partial(_bench, recipe, dataset),
+        ),
+        Stage("pictures", ("export", "quantise"), common, ("openvino", "onnxruntime", "pillow"), partial(_pictures, recipe, dataset)),
+    ]  # fmt: skip
+
+
+def data_fingerprint(dataset: Dataset) -> dict[str, Any]:
+    """What identifies a dataset without reading its pixels: names and sizes of its files."""
+    files = [
+        [str(path.relative_to(dataset.root)), path.stat().st_size]
+        for sample in (*dataset.train, *dataset.val)
+        for path in (sample.image, sample.mask)
+    ]
+    return {"layout": dataset.layout, "task": dataset.task.model_dump(mode="json"), "files": files}
+
+
+def _teacher(source: Path, card: Card, desk: Desk) -> dict[str, Any]:
+    model = load_checkpoint(source).model
+    save_checkpoint(desk.workspace / WEIGHTS, model, _recount(card, model))
+    return {}
+
+
+def _recount(card: Card, model: torch.nn.Module, **changes: Any) -> Card:
+    size = card.task.preprocessing
+    macs = count_macs(model, size.height, size.width)
+    return card.model_copy(update={"parameters": count_parameters(model), "macs": macs, **changes})
+
+
+def _prune(recipe: CompressRecipe, desk: Desk) -> dict[str, Any]:
+    teacher = load_checkpoint(desk.file("teacher", WEIGHTS))
+    if not isinstance(teacher.model, DPCTNet):
+        raise PruningError(f"{teacher.card.network} is no DP-CTNet; other networks cannot be pruned yet.")
+    size = teacher.card.task.preprocessing
+    pruned = prune_to_macs(teacher.model, recipe.prune, (size.height, size.width), desk.progress)
+    card = _recount(teacher.card, pruned.model, network=f"{teacher.card.network}, pruned")
+    save_checkpoint(desk.workspace / WEIGHTS, pruned.model, card)
+    desk.progress.say(
+        f"  {pruned.macs / 1e9:.2f} of {pruned.teacher_macs / 1e9:.2f} GMACs kept ({pruned.macs / pruned.teacher_macs:.1%}), "
+        f"{pruned.parameters / 1e6:.2f} M parameters."
+    )
+    return {"ratio": pruned.ratio, "widths": [asdict(row) for row in pruned.widths]}
+
+
+def _distil(recipe: CompressRecipe, dataset: Dataset, desk: Desk) -> dict[str, Any]:
+    teacher = load_checkpoint(desk.file("teacher", WEIGHTS))
+    student = load_checkpoint(desk.file("prune", WEIGHTS))
+    task = teacher.card.task
+    torch.manual_seed(recipe.seed)
+    learner = DistilLearner(student.model, teacher.model, recipe.distil, task.ignore_index, task.num_classes)
+    history = fit(
+        learner, dataset, task, recipe.distil,
+        seed=recipe.seed, workspace=desk.workspace, fingerprint=desk.workspace.name, progress=desk.progress,
+        title="Distilling",
+    )  # fmt: skip
+    card = _recount(student.card, student.model, network=f"E{teacher.card.network}")
+    save_checkpoint(desk.workspace / WEIGHTS, student.model, card)
+    return history.as_dict()
+
+
+def _export(recipe: CompressRecipe, dataset: Dataset, desk: Desk) -> dict[str, Any]:
+    facts = {}
+    size = load_checkpoint(desk.file("teacher", WEIGHTS)).card.task.preprocessing
+    images = sample_windows(dataset, "val", PARITY_IMAGES, size.height, size.width, recipe.seed)
+    names = {"teacher": "teacher.onnx", "prune": "pruned.onnx", "distil": "student.onnx"}
+    with desk.progress.task("Exporting", len(names)) as update:
+        for done, (stage, name) in enumerate(names.items(), 1):
+            checkpoint = load_checkpoint(desk.file(stage, WEIGHTS))
+            path = desk.workspace / name
+            export_onnx(checkpoint.model, checkpoint.card, path, recipe.export, desk.progress)
+            parity = check_parity(checkpoint.model, path, size, images, recipe.export.tolerance)
+            facts[name] = asdict(parity)
+            update(done, f"{name}: largest difference {parity.largest:.0e} of the logits' range")
+    return {"parity": facts}
+
+
+def _quantise(recipe: CompressRecipe, dataset: Dataset, desk: Desk) -> dict[str, Any]:
+    source = desk.file("export", "student.onnx")
+    card = card_of(source)
+    size = card.task.preprocessing
+    count = recipe.quantise.calibration_images
+    images = sample_windows(dataset, "train", count, size.height, size.width, recipe.seed)
+    int8 = desk.workspace / "student-int8.onnx"
+    with desk.progress.task("Quantising", 2) as update:
+        convert_fp16(source, desk.workspace / "student-fp16.onnx", card)
+        update(1, "FP16")
+        quantise_int8(source, int8, card, images)
+        update(2, f"INT8, {len(images)} calibration images")
+    return {"calibration_images": len(images), "int8_weights": quantised_share(int8)}
+
+
+def _build(recipe: CompressRecipe, desk: Desk) -> dict[str, Any]:
+    target = recipe.build.target
+    chosen = choose_target(desk.progress) if target == "auto" else target
+    if chosen is None or chosen == "none":
+        return {"plans": []}
+    for name in PLANS:
+        build_plan(desk.file("quantise", f"{name}.onnx"), desk.workspace / f"{name}.plan", chosen, desk.progress)
+    return {"plans": [f"{name}.plan" for name in PLANS], "target": chosen}
+
+
+def _bench(recipe: CompressRecipe, dataset: Dataset, desk: Desk) -> dict[str, Any]:
+    first = recipe.bench.runtimes[0]
+    requests = [
+        Request(title, desk.file(stage, name), runtime, accuracy=runtime == first)
+        for title, name, stage in ENGINES
+        for runtime in recipe.bench.runtimes
+    ]
+    rows = bench(requests, dataset, recipe.bench, desk.progress)
+    return {"report": report_data(rows, settings=recipe.bench.model_dump(mode="json"), seed=recipe.seed)}
+
+
+def _pictures(recipe: CompressRecipe, dataset: Dataset, desk: Desk) -> dict[str, Any]:
+    picture_sheet(
+        desk.file("export", "teacher.onnx"),
+        desk.file("quantise", "student-int8.onnx"),
+        dataset,
+        desk.workspace / "pictures.png",
+        desk.progress,
+    )
+    return {}
