@@ -194,7 +194,9 @@ def load_recipe(kind: type[R], path: Path | None, flags: dict[str, Any]) -> R:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
         origin = f"{path}: " if path is not None else ""
-        raise RecipeError(f"{origin}setting '{where}': {first['msg']}.", "See the settings with: edpct recipe") from error
+        raise RecipeError(
+            f"{origin}setting '{where}': {first['msg']}.", "See the settings with: edpct recipe"
+        ) from error
 
 
 def _read_toml(path: Path) -> dict[str, Any]:

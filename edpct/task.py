@@ -32,8 +32,8 @@ class Preprocessing(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    height: int = Field(512, ge=32, multiple_of=32)
-    width: int = Field(512, ge=32, multiple_of=32)
+    height: int = Field(default=512, ge=32, multiple_of=32)
+    width: int = Field(default=512, ge=32, multiple_of=32)
     mean: tuple[float, float, float] = IMAGENET_MEAN
     std: tuple[float, float, float] = IMAGENET_STD
 
@@ -66,7 +66,7 @@ class Task(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     classes: tuple[ClassInfo, ...] = Field(min_length=2, max_length=255)
-    ignore_index: int = Field(IGNORE_INDEX, ge=0, le=255)
+    ignore_index: int = Field(default=IGNORE_INDEX, ge=0, le=255)
     preprocessing: Preprocessing = Preprocessing()
 
     @model_validator(mode="after")

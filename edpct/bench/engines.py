@@ -69,7 +69,9 @@ def plan_rows(paths: Sequence[Path], runtime: str | None, device: str, progress:
     for path in paths:
         names = [runtime] if runtime else [row.name for row in runtimes_for(path)]
         if not names:
-            raise EngineError(f"{path} is no engine that edpct knows.", "Engines are .onnx, .plan, .pt or .safetensors.")
+            raise EngineError(
+                f"{path} is no engine that edpct knows.", "Engines are .onnx, .plan, .pt or .safetensors."
+            )
         opened, refused = [], []
         for name in names:
             try:
@@ -92,11 +94,15 @@ def find_dataset(cards: Sequence[Card], given: Dataset | None, progress: Progres
     for card in cards:
         if card.data is not None and Path(card.data.directory).is_dir():
             return open_source(card.data)
-    progress.say("No data is known for these engines, so mIoU is not measured and images are noise. Give it with --data DIR")
+    progress.say(
+        "No data is known for these engines, so mIoU is not measured and images are noise. Give it with --data DIR"
+    )
     return None
 
 
-def bench(requests: Sequence[Request], dataset: Dataset | None, settings: BenchSettings, progress: Progress) -> list[Row]:
+def bench(
+    requests: Sequence[Request], dataset: Dataset | None, settings: BenchSettings, progress: Progress
+) -> list[Row]:
     """Measure rows: mIoU over the val split first, then latency with all sessions in turns.
 
     Raises:

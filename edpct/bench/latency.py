@@ -42,7 +42,11 @@ class Latency:
 
 
 def measure_latency(
-    sessions: Sequence[Session], feeds: Sequence[Sequence[Feeds]], seconds: float, rounds: int, progress: Progress
+    sessions: Sequence[Session],
+    feeds: Sequence[Sequence[Feeds]],
+    seconds: float,
+    rounds: int,
+    progress: Progress,
 ) -> list[Latency]:
     """Time sessions in turns: A B C, A B C, ...
 

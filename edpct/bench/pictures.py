@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -24,7 +23,13 @@ DISAGREE = np.array((230, 30, 60), np.uint8)
 
 
 def picture_sheet(
-    teacher: Path, student: Path, dataset: Dataset, target: Path, progress: Progress, count: int = 5, runtime: str = "onnxruntime"
+    teacher: Path,
+    student: Path,
+    dataset: Dataset,
+    target: Path,
+    progress: Progress,
+    count: int = 5,
+    runtime: str = "onnxruntime",
 ) -> None:
     """Write a PNG with a row per picture and a legend of the classes.
 
@@ -47,7 +52,7 @@ def picture_sheet(
             update(done, "")
     partial = target.with_name(f".{target.name}.partial")
     _sheet(rows, task).save(partial, format="PNG", optimize=True)
-    os.replace(partial, target)
+    partial.replace(target)
 
 
 def choose_windows(found: Sequence[Window] | object, task: Task, count: int) -> list[Window]:

@@ -15,7 +15,17 @@ from edpct import __version__
 from edpct.bench.engines import Row
 
 SCHEMA = 1
-VERSIONED = ("numpy", "torch", "torch-pruning", "onnx", "onnxruntime", "openvino", "nncf", "tensorrt-rtx", "tensorrt")
+VERSIONED = (
+    "numpy",
+    "torch",
+    "torch-pruning",
+    "onnx",
+    "onnxruntime",
+    "openvino",
+    "nncf",
+    "tensorrt-rtx",
+    "tensorrt",
+)
 
 
 def report_data(rows: Sequence[Row], **more: Any) -> dict[str, Any]:
@@ -105,7 +115,8 @@ def class_table_of(report: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
         return [], []
     names = list(scored[0]["iou"])
     lines = [
-        [row["name"], *(("–" if row["iou"][c] is None else f"{100 * row['iou'][c]:.1f}") for c in names)] for row in scored
+        [row["name"], *(("–" if row["iou"][c] is None else f"{100 * row['iou'][c]:.1f}") for c in names)]
+        for row in scored
     ]
     return ["IoU %", *names], lines
 

@@ -145,7 +145,9 @@ def decode_colours(rgb: NDArray[np.uint8], table: dict[tuple[int, int, int], int
         labels[codes == (r << 16 | g << 8 | b)] = label
     if (labels < 0).any():
         code = int(codes[labels < 0][0])
-        raise DataError(f"The mask {path} holds the colour #{code:06X}, which is no class's.", "Complete the class table.")
+        raise DataError(
+            f"The mask {path} holds the colour #{code:06X}, which is no class's.", "Complete the class table."
+        )
     return labels.astype(np.uint8)
 
 

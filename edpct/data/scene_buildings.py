@@ -42,9 +42,7 @@ def _faces(
     canvas.polygon(pose.place(right), _lit(site, tone, pose.heading + np.pi / 2, pitch), None)
     if hip > 0:
         canvas.polygon(pose.place([(a, -b), (a, b), (c, 0)]), _lit(site, tone, pose.heading, pitch))
-        canvas.polygon(
-            pose.place([(-a, -b), (-a, b), (-c, 0)]), _lit(site, tone, pose.heading + np.pi, pitch)
-        )
+        canvas.polygon(pose.place([(-a, -b), (-a, b), (-c, 0)]), _lit(site, tone, pose.heading + np.pi, pitch))
     canvas.polygon(pose.place([(-c, -0.15), (c, -0.15), (c, 0.15), (-c, 0.15)]), tone * np.float32(1.12))
 
 
@@ -69,9 +67,7 @@ def _wing(
     for sign in (-1, 1):
         face = [(wall, sign * half), (far, sign * half), (far, 0), (ridge, 0)]
         canvas.polygon(wing.place(face), _lit(site, tone, wing.heading + sign * np.pi / 2, 0.62))
-    canvas.polygon(
-        wing.place([(ridge, -0.12), (far, -0.12), (far, 0.12), (ridge, 0.12)]), tone * np.float32(1.12)
-    )
+    canvas.polygon(wing.place([(ridge, -0.12), (far, -0.12), (far, 0.12), (ridge, 0.12)]), tone * np.float32(1.12))
 
 
 def _pitched(site: Site, canvas: Canvas, taken: Occupancy, pose: Pose, size: tuple[float, float]) -> None:
@@ -87,9 +83,7 @@ def _pitched(site: Site, canvas: Canvas, taken: Occupancy, pose: Pose, size: tup
         _wing(site, canvas, pose, size, tone, reach, eaves)
     if rng.random() < 0.5:
         chimney = pose.moved(rng.uniform(-0.3, 0.1) * length, rng.uniform(-0.2, 0.2) * width)
-        canvas.polygon(
-            chimney.place(rectangle(0.9, 0.7)), tone * np.float32(0.6), BUILDING, eaves + width / 4 + 1.2
-        )
+        canvas.polygon(chimney.place(rectangle(0.9, 0.7)), tone * np.float32(0.6), BUILDING, eaves + width / 4 + 1.2)
     if rng.random() < 0.15:
         panel = pose.moved(-0.1 * length, rng.choice([-1, 1]) * width * 0.25)
         canvas.polygon(panel.place(rectangle(length * 0.4, width * 0.3)), PANEL)
@@ -112,9 +106,7 @@ def _flat(site: Site, canvas: Canvas, taken: Occupancy, pose: Pose, size: tuple[
         canvas.polygon(part.place(rectangle(a - 0.9, b - 0.9)), tone)
     if rng.random() < 0.35 and len(parts) == 1:
         for seam in np.arange(-length / 2 + 2, length / 2 - 1, max(2.0, 5 * site.gsd)):
-            canvas.polygon(
-                pose.moved(float(seam), 0).place(rectangle(0.3, width - 1)), tone * np.float32(0.9)
-            )
+            canvas.polygon(pose.moved(float(seam), 0).place(rectangle(0.3, width - 1)), tone * np.float32(0.9))
     part, a, b = parts[0]
     for _ in range(int(rng.integers(0, 2 + int(a * b / 70)))):
         machine = part.moved(rng.uniform(-0.38, 0.38) * a, rng.uniform(-0.34, 0.34) * b)
@@ -176,9 +168,7 @@ def _surroundings(
     if rng.random() < (0.85 if big else 0.5):
         room = rng.uniform(1.0, 3.0)
         shifted = pose.moved(rng.uniform(-0.5, 0.5), rng.uniform(-0.5, 0.5))
-        canvas.polygon(
-            shifted.place(rectangle(size[0] + room, size[1] + room)), site.tone(YARD_TONES), LAND, 0
-        )
+        canvas.polygon(shifted.place(rectangle(size[0] + room, size[1] + room)), site.tone(YARD_TONES), LAND, 0)
     if rng.random() < 0.55 and setback < 9:
         towards = -np.sign(aside)
         reach = setback + 1.8

@@ -35,9 +35,7 @@ class Canvas:
         self._draw_label = ImageDraw.Draw(self._label)
         self._draw_height = ImageDraw.Draw(self._height)
 
-    def polygon(
-        self, points: Points, tone: Floats, label: int | None = None, metres: float | None = None
-    ) -> None:
+    def polygon(self, points: Points, tone: Floats, label: int | None = None, metres: float | None = None) -> None:
         """Fill an outline.
 
         Args:
@@ -73,9 +71,7 @@ class Canvas:
         drawn = Image.fromarray((np.asarray(self._label) != NOTHING).astype(np.uint8) * np.uint8(255))
         share = np.asarray(drawn.reduce(FINE), np.float32) / np.float32(255)
         colour *= 1 - share[..., None]
-        colour += np.asarray(self._colour.reduce(FINE), np.float32) / np.float32(
-            255
-        )  # black where nothing is
+        colour += np.asarray(self._colour.reduce(FINE), np.float32) / np.float32(255)  # black where nothing is
         centre = slice(FINE // 2, None, FINE)
         middle = np.asarray(self._label)[centre, centre]
         np.copyto(labels, middle, where=middle != NOTHING)

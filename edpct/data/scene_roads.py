@@ -115,9 +115,7 @@ def _fitted(road: Road, others: list[Road], labels: NDArray[np.uint8]) -> Road |
     end = len(road.points)
     beside = np.zeros(end, bool)
     for other in others:
-        gaps = (
-            np.linalg.norm(road.points[:, None] - other.points[None, ::2], axis=2).min(axis=1) * road.step / 3
-        )
+        gaps = np.linalg.norm(road.points[:, None] - other.points[None, ::2], axis=2).min(axis=1) * road.step / 3
         met = np.flatnonzero(gaps < other.width * 0.3)
         end = min(end, int(met[0]) + 1) if len(met) else end
         beside |= gaps < 20
@@ -226,9 +224,7 @@ def draw_traffic(site: Site, canvas: Canvas, roads: list[Road]) -> None:
     rng, scale = site.rng, 1 / site.gsd
     stands: list[Points] = []
     for road in roads:
-        per_metre = (
-            (0.022 if road.width > 5.5 else 0.008) * rng.uniform(0.4, 1.8) * (0.5 + 1.2 * (1 - site.rural))
-        )
+        per_metre = (0.022 if road.width > 5.5 else 0.008) * rng.uniform(0.4, 1.8) * (0.5 + 1.2 * (1 - site.rural))
         parked = road.paved and rng.random() < 0.75 * (1 - site.rural)
         for side in (-1, 1):
             place = rng.uniform(0, 20)

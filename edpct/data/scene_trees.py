@@ -93,9 +93,7 @@ def _avenue(site: Site, road: Road) -> Points:
 
 def _gardens(site: Site, homes: list[Pose]) -> Points:
     rng = site.rng
-    spots = [
-        h.moved(rng.normal(0, 9), rng.normal(0, 9)) for h in homes for _ in range(int(rng.integers(0, 6)))
-    ]
+    spots = [h.moved(rng.normal(0, 9), rng.normal(0, 9)) for h in homes for _ in range(int(rng.integers(0, 6)))]
     points = np.asarray([(p.x, p.y) for p in spots]).reshape(-1, 2)
     return _grown(site, points, (0.9, 3.4))
 
@@ -123,9 +121,7 @@ def _shrubs(site: Site, labels: NDArray[np.uint8]) -> Points:
 def grow_crowns(site: Site, trees: Floats) -> Crowns:
     """Raise the crown of each tree: a dome over each of its lobes, the highest dome counting."""
     shape = (site.height, site.width)
-    crowns = Crowns(
-        np.full(shape, -9, np.float32), np.zeros(shape, np.float32), np.zeros((2, *shape), np.float32)
-    )
+    crowns = Crowns(np.full(shape, -9, np.float32), np.zeros(shape, np.float32), np.zeros((2, *shape), np.float32))
     chance = site.rng.random((len(trees), LOBES, 3), dtype=np.float32)
     tints = site.rng.normal(0, 0.5, (len(trees), 2)).astype(np.float32)
     for tree, lobes, tint in zip(trees, chance, tints, strict=True):
@@ -159,9 +155,7 @@ def _raise_crown(crowns: Crowns, tree: Floats, lobes: Floats, tint: Floats) -> N
     crowns.tint[:, top:bottom, left:right][:, higher] = tint[:, None]
 
 
-def draw_crowns(
-    site: Site, crowns: Crowns, colour: Floats, labels: NDArray[np.uint8], fine: Floats
-) -> Floats:
+def draw_crowns(site: Site, crowns: Crowns, colour: Floats, labels: NDArray[np.uint8], fine: Floats) -> Floats:
     """Lay the crowns over everything, in place; returns their heights, metres, 0 elsewhere, shape (H, W)."""
     inside = crowns.inside + np.float32(0.35) * fine  # leaves do not end on a circle
     first, second = site.tone(CROWN_TONES), site.tone(CROWN_TONES)

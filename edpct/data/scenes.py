@@ -198,9 +198,7 @@ def _write_scene(folder: Path, name: str, seed: int, size: int) -> None:
                 picture.save(part, "PNG", pnginfo=_origin(seed, scene.gsd), compress_level=3)
                 part.replace(place)
     except OSError as error:
-        raise DataError(
-            f"{folder / 'images' / name} cannot be written: {error}.", "Free some space."
-        ) from error
+        raise DataError(f"{folder / 'images' / name} cannot be written: {error}.", "Free some space.") from error
 
 
 def _origin(seed: int, gsd: float) -> PngInfo:

@@ -37,7 +37,12 @@ def starts(length: int, window: int) -> list[int]:
 
 
 def windows_of(
-    image: NDArray[np.uint8], labels: NDArray[np.uint8], height: int, width: int, ignore_index: int, source: int = 0
+    image: NDArray[np.uint8],
+    labels: NDArray[np.uint8],
+    height: int,
+    width: int,
+    ignore_index: int,
+    source: int = 0,
 ) -> Iterator[Window]:
     """Windows that cover an image, in row-major order, every labelled pixel being counted in exactly one of them."""
     rows, columns = labels.shape

@@ -33,7 +33,12 @@ class DistilLearner(Learner):
     """
 
     def __init__(
-        self, student: nn.Module, teacher: nn.Module, settings: DistilSettings, ignore_index: int, num_classes: int
+        self,
+        student: nn.Module,
+        teacher: nn.Module,
+        settings: DistilSettings,
+        ignore_index: int,
+        num_classes: int,
     ) -> None:
         super().__init__()
         self.model = student

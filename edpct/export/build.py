@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-import os
 import shlex
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -124,10 +123,12 @@ def _write(plan: Path, content: bytes) -> None:
     partial = plan.with_name(f".{plan.name}.partial")
     try:
         partial.write_bytes(content)
-        os.replace(partial, plan)
+        partial.replace(plan)
     except OSError as error:
         partial.unlink(missing_ok=True)
-        raise BuildError(f"{plan} cannot be written: {error.strerror}.", "Free some space or choose another folder.") from error
+        raise BuildError(
+            f"{plan} cannot be written: {error.strerror}.", "Free some space or choose another folder."
+        ) from error
 
 
 def _describe(

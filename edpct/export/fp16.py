@@ -16,7 +16,14 @@ from edpct.export.onnx_export import write_onnx
 
 # What overflows or loses its small terms in half precision stays in FP32: normalisation (sums of squares), softmax
 # (exponentials), means over whole maps.
-KEEP_FP32 = ("LayerNormalization", "InstanceNormalization", "GroupNormalization", "Softmax", "ReduceMean", "Resize")
+KEEP_FP32 = (
+    "LayerNormalization",
+    "InstanceNormalization",
+    "GroupNormalization",
+    "Softmax",
+    "ReduceMean",
+    "Resize",
+)
 
 
 def convert_fp16(source: Path, target: Path, card: Card) -> None:

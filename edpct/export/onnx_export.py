@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 import warnings
@@ -64,7 +63,7 @@ def write_onnx(graph: onnx.ModelProto, card: Card, path: Path) -> None:
         raise ExportError(f"The graph of {path.name} is not valid ONNX: {str(error).splitlines()[0]}") from error
     partial = path.with_name(f".{path.name}.partial")
     onnx.save(graph, partial)
-    os.replace(partial, path)
+    partial.replace(path)
 
 
 def _simplified(raw: Path, progress: Progress) -> onnx.ModelProto:

@@ -52,7 +52,9 @@ def build_network(architecture: Architecture) -> nn.Module:
     try:
         return NETWORKS[architecture.name](architecture.config)
     except ValidationError as error:
-        raise CheckpointError(f"The configuration of '{architecture.name}' is not valid: {error.errors()[0]['msg']}.") from error
+        raise CheckpointError(
+            f"The configuration of '{architecture.name}' is not valid: {error.errors()[0]['msg']}."
+        ) from error
 
 
 def rebuild(architecture: Architecture, tensors: Mapping[str, Tensor]) -> nn.Module:

@@ -16,7 +16,9 @@ class ConvBNReLU(nn.Sequential):
 
     def __init__(self, cin: int, cout: int, kernel: int = 3, stride: int = 1) -> None:
         super().__init__(
-            nn.Conv2d(cin, cout, kernel, stride, kernel // 2, bias=False), nn.BatchNorm2d(cout), nn.ReLU(inplace=True)
+            nn.Conv2d(cin, cout, kernel, stride, kernel // 2, bias=False),
+            nn.BatchNorm2d(cout),
+            nn.ReLU(inplace=True),
         )
 
 

@@ -7,7 +7,6 @@ Nothing in a checkpoint is executed when it is read: safetensors holds no code, 
 from __future__ import annotations
 
 import json
-import os
 import pickle
 import zipfile
 from dataclasses import dataclass
@@ -49,7 +48,7 @@ def save_checkpoint(path: Path, model: nn.Module, card: Card) -> None:
         safetensors.torch.save_file(tensors, partial, metadata=meta)
     else:
         torch.save({**meta, "state_dict": tensors}, partial)
-    os.replace(partial, path)
+    partial.replace(path)
 
 
 def load_checkpoint(path: Path) -> Checkpoint:
@@ -64,10 +63,13 @@ def load_checkpoint(path: Path) -> Checkpoint:
         architecture = Architecture.model_validate_json(meta[ARCHITECTURE_KEY])
     except (KeyError, TypeError) as error:
         raise CheckpointError(
-            f"{path} holds weights but does not say of which network; it was not written by edpct.", TRAIN_HINT
+            f"{path} holds weights but does not say of which network; it was not written by edpct.",
+            TRAIN_HINT,
         ) from error
     except (EngineError, ValidationError) as error:
-        raise CheckpointError(f"{path} has a description that this version of edpct cannot read.", TRAIN_HINT) from error
+        raise CheckpointError(
+            f"{path} has a description that this version of edpct cannot read.", TRAIN_HINT
+        ) from error
     for name, tensor in tensors.items():
         if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
             raise CheckpointError(f"{path}: the weights '{name}' hold NaN or infinity.", "Take an earlier checkpoint.")

@@ -40,9 +40,7 @@ class Pruned:
     widths: tuple[LayerWidth, ...]
 
 
-def prune_to_macs(
-    model: DPCTNet, settings: PruneSettings, size: tuple[int, int], progress: Progress
-) -> Pruned:
+def prune_to_macs(model: DPCTNet, settings: PruneSettings, size: tuple[int, int], progress: Progress) -> Pruned:
     """A narrower copy of ``model`` that keeps ``settings.macs`` of its MACs, or as little less as rounding allows.
 
     MACs fall by steps (widths are rounded), so the channel ratio is found by bisection over real prunings.

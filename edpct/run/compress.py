@@ -37,7 +37,12 @@ class Compressed:
 
 
 def compress(
-    teacher: Path, data: Path | None, layout: str | None, recipe: CompressRecipe, out: Path, progress: Progress
+    teacher: Path,
+    data: Path | None,
+    layout: str | None,
+    recipe: CompressRecipe,
+    out: Path,
+    progress: Progress,
 ) -> Compressed:
     """Prune, distil, export, quantise, build and measure; what an earlier call finished is verified and skipped.
 
@@ -83,7 +88,10 @@ def _publish(folder: RunFolder, done: dict[str, Committed], recipe: CompressReci
     }
     for name in PLANS:
         if f"{name}.plan" in done["build"].facts["plans"]:
-            wanted |= {f"{name}.plan": ("build", f"{name}.plan"), f"{name}.plan.json": ("build", f"{name}.plan.json")}
+            wanted |= {
+                f"{name}.plan": ("build", f"{name}.plan"),
+                f"{name}.plan.json": ("build", f"{name}.plan.json"),
+            }
     files = {name: folder.publish(done[stage].directory / source, name) for name, (stage, source) in wanted.items()}
     report = dict(done["bench"].facts["report"])
     report |= {

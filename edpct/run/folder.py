@@ -61,7 +61,9 @@ class RunFolder:
             (root / "stages").mkdir(parents=True, exist_ok=True)
             (root / "work").mkdir(exist_ok=True)
         except OSError as error:
-            raise RunError(f"The run folder {root} cannot be made: {error.strerror}.", "Choose another --out.") from error
+            raise RunError(
+                f"The run folder {root} cannot be made: {error.strerror}.", "Choose another --out."
+            ) from error
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -102,7 +104,9 @@ class RunFolder:
         directory.mkdir(exist_ok=True)
         return directory
 
-    def commit(self, stage: str, key: str, manifest: dict[str, Any], facts: dict[str, Any], seconds: float) -> Committed:
+    def commit(
+        self, stage: str, key: str, manifest: dict[str, Any], facts: dict[str, Any], seconds: float
+    ) -> Committed:
         """Turn a workspace into a committed stage: manifest written and flushed, then one rename.
 
         Files whose names begin with a dot and resume points are left behind.
@@ -112,13 +116,20 @@ class RunFolder:
             if path.name.startswith("."):
                 path.unlink()
         files = {path.name: sha256_of(path) for path in sorted(workspace.iterdir()) if path.name != MANIFEST}
-        content = {"stage": stage, "key": key, **manifest, "files": files, "facts": facts, "seconds": round(seconds, 2)}
+        content = {
+            "stage": stage,
+            "key": key,
+            **manifest,
+            "files": files,
+            "facts": facts,
+            "seconds": round(seconds, 2),
+        }
         with (workspace / MANIFEST).open("w", encoding="utf-8") as file:
             json.dump(content, file, indent=1)
             file.flush()
             os.fsync(file.fileno())
         directory = self._stage(stage, key)
-        os.rename(workspace, directory)
+        workspace.rename(directory)
         return Committed(directory, files, facts, seconds)
 
     def publish(self, source: Path, name: str) -> Path:
@@ -126,7 +137,7 @@ class RunFolder:
         target = self.root / name
         partial = target.with_name(f".{name}.partial")
         shutil.copyfile(source, partial)
-        os.replace(partial, target)
+        partial.replace(target)
         return target
 
     def _stage(self, stage: str, key: str) -> Path:
@@ -137,7 +148,7 @@ class RunFolder:
         number = 1
         while (aside := self.root / "work" / f"damaged-{number}-{directory.name}").exists():
             number += 1
-        os.rename(directory, aside)
+        directory.rename(aside)
         return None, why
 
 

@@ -54,7 +54,9 @@ def compression_stages(teacher: Path, card: Card, dataset: Dataset, recipe: Comp
     data = data_fingerprint(dataset)
     common = {"seed": recipe.seed, "data": data}
     size = [card.task.preprocessing.height, card.task.preprocessing.width]
-    settings = {name: getattr(recipe, name).model_dump(mode="json") for name in type(recipe).model_fields if name != "seed"}
+    settings = {
+        name: getattr(recipe, name).model_dump(mode="json") for name in type(recipe).model_fields if name != "seed"
+    }
     torch_version, onnx_versions = ("torch",), ("torch", "onnx", "onnxsim", "onnxscript")
     return [
         Stage("teacher", (), {"sha256": sha256_of(teacher), "size": size}, torch_version, partial(_teacher, teacher, card)),

@@ -36,7 +36,5 @@ def sha256_of(path: Path) -> str:
             while chunk := file.read(_CHUNK):
                 digest.update(chunk)
     except OSError as error:
-        raise EngineError(
-            f"{path} cannot be read: {error.strerror}.", "Check the path and its permissions."
-        ) from error
+        raise EngineError(f"{path} cannot be read: {error.strerror}.", "Check the path and its permissions.") from error
     return digest.hexdigest()

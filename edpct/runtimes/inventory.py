@@ -123,9 +123,7 @@ def _check(row: Runtime, gpu: GpuState) -> RuntimeState:
     if ".onnx" in row.suffixes:
         return _compute(row)
     version = _version(row.packages[0].replace("_", "-")) or "of unknown version"
-    return RuntimeState(
-        row, True, f"{row.title} {version} is installed; not tried until an engine is opened."
-    )
+    return RuntimeState(row, True, f"{row.title} {version} is installed; not tried until an engine is opened.")
 
 
 def _compute(row: Runtime) -> RuntimeState:

@@ -87,9 +87,7 @@ def write_sidecar(plan: Path, sidecar: Sidecar) -> None:
     except OSError as error:
         if temporary is not None:
             Path(temporary).unlink(missing_ok=True)
-        raise EngineError(
-            f"{target} cannot be written: {error.strerror}.", "Check space and permissions."
-        ) from error
+        raise EngineError(f"{target} cannot be written: {error.strerror}.", "Check space and permissions.") from error
 
 
 def read_sidecar(plan: Path) -> Sidecar:
@@ -159,9 +157,7 @@ def _check_origin(plan: Path, sidecar: Sidecar, builder: str, version: str) -> N
 def _check_machine(plan: Path, sidecar: Sidecar, compute_capability: str) -> None:
     here = platform.system().lower()
     if sidecar.os != here:
-        raise EngineError(
-            f"{plan.name} was built for {sidecar.os} and this machine runs {here}.", _again(sidecar)
-        )
+        raise EngineError(f"{plan.name} was built for {sidecar.os} and this machine runs {here}.", _again(sidecar))
     built_for = sidecar.compute_capabilities
     if built_for and compute_capability not in built_for:
         raise EngineError(

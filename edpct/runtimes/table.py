@@ -55,13 +55,9 @@ class Runtime:
         """The error for the first package that is not installed; None where all are. Imports none of them."""
         for package in self.packages:
             if importlib.util.find_spec(package) is None:
-                error = MissingPackageError(
-                    package, f"opening {' or '.join(self.suffixes)} files", self.extra
-                )
+                error = MissingPackageError(package, f"opening {' or '.join(self.suffixes)} files", self.extra)
                 if package in self.source_built:
-                    error.hint = (
-                        f"Install it with: pip install {package} (it compiles against the CUDA toolkit)"
-                    )
+                    error.hint = f"Install it with: pip install {package} (it compiles against the CUDA toolkit)"
                 return error
         return None
 
@@ -176,11 +172,7 @@ def _require_suffix(path: Path, row: Runtime) -> None:
     if path.suffix.lower() in row.suffixes:
         return
     fitting = ", ".join(other.name for other in runtimes_for(path))
-    hint = (
-        f"Open it with: {fitting}."
-        if fitting
-        else f"No runtime opens {path.suffix or 'a file without suffix'}."
-    )
+    hint = f"Open it with: {fitting}." if fitting else f"No runtime opens {path.suffix or 'a file without suffix'}."
     raise EngineError(f"{row.title} opens {' and '.join(row.suffixes)} files, and {path.name} is none.", hint)
 
 

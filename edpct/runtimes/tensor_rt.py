@@ -134,9 +134,7 @@ class TensorRTSession(Session):
         try:
             yield
         except self._cuda.Error as error:
-            raise EngineError(
-                f"CUDA failed on {self._name}: {error}.", "Check the GPU with nvidia-smi."
-            ) from error
+            raise EngineError(f"CUDA failed on {self._name}: {error}.", "Check the GPU with nvidia-smi.") from error
         finally:
             self._context.pop()
 
@@ -150,9 +148,7 @@ def open_session(path: Path, *, runtime: Runtime, device: str, threads: int) -> 
     """
     gpu = require_gpu(path).devices[0]
     version = str(importlib.import_module(runtime.packages[0]).__version__)
-    sidecar, plan = load_plan(
-        path, builder=runtime.name, version=version, compute_capability=gpu.compute_capability
-    )
+    sidecar, plan = load_plan(path, builder=runtime.name, version=version, compute_capability=gpu.compute_capability)
     return TensorRTSession(path, runtime, gpu, sidecar, plan)
 
 

@@ -27,7 +27,12 @@ class CropDataset(TorchDataset):
     """
 
     def __init__(
-        self, dataset: Dataset, preprocessing: Preprocessing, settings: OptimiseSettings, seed: int, progress: Progress
+        self,
+        dataset: Dataset,
+        preprocessing: Preprocessing,
+        settings: OptimiseSettings,
+        seed: int,
+        progress: Progress,
     ) -> None:
         self.dataset = dataset
         self.samples = dataset.split("train")

@@ -113,7 +113,8 @@ class _Training:
         value = float(loss.detach())
         if not math.isfinite(value):
             raise TrainingError(
-                f"The loss became {value} at step {self.step + 1}.", "Lower the learning rate (lr) or use precision fp32."
+                f"The loss became {value} at step {self.step + 1}.",
+                "Lower the learning rate (lr) or use precision fp32.",
             )
         self.accelerator.backward(loss)
         self.accelerator.clip_grad_norm_(self.learner.parameters(), MAX_GRADIENT_NORM)

@@ -69,7 +69,13 @@ class SupervisedLearner(Learner):
     """
 
     def __init__(
-        self, model: nn.Module, ignore_index: int, num_classes: int, dice: float, auxiliary: float, taps: Mapping[str, int]
+        self,
+        model: nn.Module,
+        ignore_index: int,
+        num_classes: int,
+        dice: float,
+        auxiliary: float,
+        taps: Mapping[str, int],
     ) -> None:
         super().__init__()
         self.model = model

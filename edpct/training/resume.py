@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -47,7 +46,7 @@ def save_point(workspace: Path, fingerprint: str, step: int, parts: dict[str, An
     """Write a resume point; the former one stays until this one is whole."""
     partial = workspace / f".{RESUME_FILE}.partial"
     torch.save({"fingerprint": fingerprint, "step": step, "history": history.as_dict(), **parts}, partial)
-    os.replace(partial, workspace / RESUME_FILE)
+    partial.replace(workspace / RESUME_FILE)
 
 
 def load_point(workspace: Path, fingerprint: str) -> dict[str, Any] | None:
@@ -65,6 +64,7 @@ def load_point(workspace: Path, fingerprint: str) -> dict[str, Any] | None:
         raise TrainingError(f"{path} is damaged.", "Delete it to start again.") from error
     if point["fingerprint"] != fingerprint:
         raise TrainingError(
-            f"{path} was written with other settings or other data.", "Choose another --out, or delete it to start again."
+            f"{path} was written with other settings or other data.",
+            "Choose another --out, or delete it to start again.",
         )
     return point

@@ -205,9 +205,7 @@ def test_numbers_out_of_range_are_refused(tmp_path: Path, asked: dict[str, int],
 
 def test_a_folder_of_something_else_is_refused_and_left_alone(tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("mine")
-    with pytest.raises(
-        DataError, match=r"holds something other than made scenes: thesis\.tex\. Give the scenes"
-    ):
+    with pytest.raises(DataError, match=r"holds something other than made scenes: thesis\.tex\. Give the scenes"):
         write_scenes(tmp_path, 1, 1, size=128)
     assert list(_files(tmp_path)) == ["thesis.tex"]
 
@@ -227,8 +225,6 @@ def test_a_file_in_the_place_of_the_folder_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("change", [{"seed": 6}, {"size": 160}])
 def test_scenes_of_another_seed_or_size_are_not_mixed(written: Path, change: dict[str, int]) -> None:
     before = _files(written)
-    with pytest.raises(
-        DataError, match=r"scene_0000\.png is not the scene asked for\. Use the seed and size"
-    ):
+    with pytest.raises(DataError, match=r"scene_0000\.png is not the scene asked for\. Use the seed and size"):
         write_scenes(written, **{"train": 3, "val": 2, "seed": 5, "size": 128, **change})
     assert _files(written) == before

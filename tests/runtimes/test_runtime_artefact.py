@@ -38,9 +38,7 @@ def test_the_card_of_an_onnx(conv_relu: ConvRelu, tmp_path: Path, card: Card) ->
 def test_the_weights_are_not_read(
     conv_relu: ConvRelu, tmp_path: Path, card: Card, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path = with_metadata(
-        conv_relu, tmp_path / "a.onnx", {CARD_KEY: card.model_dump_json()}, weights=2_000_000
-    )
+    path = with_metadata(conv_relu, tmp_path / "a.onnx", {CARD_KEY: card.model_dump_json()}, weights=2_000_000)
     read = 0
     real = Path.open
 
@@ -87,9 +85,7 @@ def test_an_onnx_cut_anywhere_is_refused(conv_relu: ConvRelu, tmp_path: Path, ca
         assert caught.value.what == "half.onnx is not an ONNX model, or only part of one."
 
 
-@pytest.mark.parametrize(
-    "content", [b"hello world", b"\xff" * 64, b"<html></html>", b"\x00" * 32, b"PK\x03\x04" * 9]
-)
+@pytest.mark.parametrize("content", [b"hello world", b"\xff" * 64, b"<html></html>", b"\x00" * 32, b"PK\x03\x04" * 9])
 def test_what_is_no_onnx_is_refused(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "page.onnx"
     path.write_bytes(content)

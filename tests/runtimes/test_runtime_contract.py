@@ -24,9 +24,7 @@ FLOAT32 = np.dtype(np.float32)
 
 
 @pytest.fixture(params=RUNTIMES.values(), ids=RUNTIMES)
-def engine(
-    request: pytest.FixtureRequest, tmp_path: Path, conv_relu: ConvRelu, card: Card
-) -> tuple[Path, Runtime]:
+def engine(request: pytest.FixtureRequest, tmp_path: Path, conv_relu: ConvRelu, card: Card) -> tuple[Path, Runtime]:
     """The same network in the form that a row opens, or a skip that says why not."""
     row: Runtime = request.param
     if row.needs_gpu and not (gpu := probe_gpu()).available:
@@ -149,18 +147,14 @@ def test_two_sessions_live_side_by_side(engine: tuple[Path, Runtime], conv_relu:
     image = conv_relu.image()
     with open_session(path, row.name) as one:
         with open_session(path, row.name) as other:
-            np.testing.assert_array_equal(
-                one.run({"image": image})["logits"], other.run({"image": image})["logits"]
-            )
+            np.testing.assert_array_equal(one.run({"image": image})["logits"], other.run({"image": image})["logits"])
         assert one.run({"image": image})["logits"].shape == (1, 2, 32, 32)
 
 
 def test_an_open_axis_takes_any_length() -> None:
     specs = (TensorSpec("image", FLOAT32, (None, 3, 32, 32)),)
     check_feeds(specs, {"image": np.zeros((4, 3, 32, 32), np.float32)})
-    with pytest.raises(
-        EngineError, match=re.escape("takes shape (any, 3, 32, 32) and was given (4, 1, 32, 32)")
-    ):
+    with pytest.raises(EngineError, match=re.escape("takes shape (any, 3, 32, 32) and was given (4, 1, 32, 32)")):
         check_feeds(specs, {"image": np.zeros((4, 1, 32, 32), np.float32)})
 
 

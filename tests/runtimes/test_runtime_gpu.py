@@ -77,9 +77,7 @@ def test_a_driver_that_sees_no_device(monkeypatch: pytest.MonkeyPatch) -> None:
     state = with_driver(monkeypatch, Driver(init=100))
     assert state.reason == "the CUDA driver says: no CUDA-capable device is detected (100)"
     assert with_driver(monkeypatch, Driver(init=4242)).reason == "the CUDA driver says: error 4242"
-    assert with_driver(monkeypatch, Driver(devices=0)) == GpuState(
-        False, "the CUDA driver sees no GPU", "12.6"
-    )
+    assert with_driver(monkeypatch, Driver(devices=0)) == GpuState(False, "the CUDA driver sees no GPU", "12.6")
 
 
 def test_two_devices(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -91,7 +89,5 @@ def test_requiring_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gpu, "_load_driver", lambda: Driver())
     assert require_gpu(Path("student.plan")).devices[0].compute_capability == "8.7"
     monkeypatch.setattr(gpu, "_load_driver", lambda: Driver(init=100))
-    with pytest.raises(
-        EngineError, match=r"student\.plan needs an NVIDIA GPU and this machine has none \(the CUDA"
-    ):
+    with pytest.raises(EngineError, match=r"student\.plan needs an NVIDIA GPU and this machine has none \(the CUDA"):
         require_gpu(Path("student.plan"))

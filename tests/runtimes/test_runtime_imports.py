@@ -14,9 +14,7 @@ LIGHT = [name for name in FILES if name not in ("torch_eager", "__init__")]
 
 
 def run_python(code: str) -> str:
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False
-    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout.strip()
 
@@ -27,9 +25,7 @@ def test_importing_brings_in_no_runtime() -> None:
 
 
 def test_even_the_torch_row_imports_torch_only_when_opened() -> None:
-    assert (
-        run_python(f"import sys, edpct.runtimes.torch_eager; print(*(set({HEAVY}) & set(sys.modules)))") == ""
-    )
+    assert run_python(f"import sys, edpct.runtimes.torch_eager; print(*(set({HEAVY}) & set(sys.modules)))") == ""
 
 
 def test_doctor_works_where_torch_cannot_be_imported() -> None:

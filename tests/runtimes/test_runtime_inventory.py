@@ -76,9 +76,7 @@ def test_a_runtime_that_raises_anything_is_reported(monkeypatch: pytest.MonkeyPa
 
 
 def test_packages_and_extras_are_those_of_pyproject() -> None:
-    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text(encoding="utf-8"))[
-        "project"
-    ]
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     wanted = {"": project["dependencies"], **project["optional-dependencies"]}
     for extra, names in PACKAGES.items():
         declared = {re.split(r"[<>=!~;\[ ]", line, maxsplit=1)[0] for line in wanted[extra]}

@@ -196,9 +196,7 @@ def test_openvino_names_an_output_as_the_onnx_does(tmp_path: Path) -> None:
         [value("logits", onnx.TensorProto.FLOAT, shape)],
     )
     path = tmp_path / "identity.onnx"
-    onnx.save(
-        onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 18)], ir_version=10), path
-    )
+    onnx.save(onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 18)], ir_version=10), path)
     with open_session(path, "openvino") as session:
         assert [spec.name for spec in session.outputs] == ["logits"]
 

@@ -20,9 +20,7 @@ def on_linux(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("platform.system", lambda: "Linux")
 
 
-def refusal(
-    plan: Path, *, builder: str = "tensorrt", version: str = "10.3.0", capability: str = "8.7"
-) -> EngineError:
+def refusal(plan: Path, *, builder: str = "tensorrt", version: str = "10.3.0", capability: str = "8.7") -> EngineError:
     with pytest.raises(EngineError) as caught:
         load_plan(plan, builder=builder, version=version, compute_capability=capability)
     return caught.value

@@ -1,0 +1,5 @@
+"""``python -m edpct``."""
+
+from edpct.cli.main import main
+
+main()

@@ -1,0 +1,28 @@
+"""``edpct doctor``."""
+
+from __future__ import annotations
+
+import typer
+
+
+def doctor_command() -> None:
+    """Show what is installed, which runtimes open, the GPU and its driver, and what to install for the rest."""
+    from edpct.cli.screen import show_table
+    from edpct.runtimes.inventory import take_inventory
+
+    found = take_inventory()
+    memory = f"{found.memory_bytes / 2**30:.0f} GiB" if found.memory_bytes else "memory unknown"
+    typer.echo(f"edpct {found.edpct}, Python {found.python}, {found.platform}")
+    typer.echo(f"CPU: {found.cpu}, {found.cores} cores, {memory}")
+    if found.gpu.available:
+        for gpu in found.gpu.devices:
+            memory = f"{gpu.memory_bytes / 2**30:.0f} GiB"
+            typer.echo(
+                f"GPU: {gpu.name}, compute capability {gpu.compute_capability}, {memory}, driver {found.gpu.driver}"
+            )
+    else:
+        typer.echo(f"GPU: none ({found.gpu.reason.rstrip('.')})")
+    runtimes = [[r.runtime.title, "yes" if r.ok else "no", r.reason, r.next_step] for r in found.runtimes]
+    show_table(["runtime", "opens", "seen", "next step"], runtimes)
+    packages = [[p.name, p.version or "–", f"edpct[{p.extra}]" if p.extra else "edpct"] for p in found.packages]
+    show_table(["package", "version", "comes with"], packages)

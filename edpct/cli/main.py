@@ -1,0 +1,52 @@
+"""The ``edpct`` command: one module per command, each imported only when it is called."""
+
+from __future__ import annotations
+
+import typer
+
+from edpct import __version__
+from edpct.cli.bench import bench_command
+from edpct.cli.boundary import GuardedGroup
+from edpct.cli.build import build_command
+from edpct.cli.compress import compress_command
+from edpct.cli.data import data_app
+from edpct.cli.doctor import doctor_command
+from edpct.cli.recipe import recipe_command
+from edpct.cli.train import train_command
+
+app = typer.Typer(
+    cls=GuardedGroup,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # rich help would double the start-up time
+    add_completion=True,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    help="Edge-deployment compression toolkit: a segmentation teacher in, a small and measured engine out.",
+)
+app.command("train")(train_command)
+app.command("compress")(compress_command)
+app.command("bench")(bench_command)
+app.command("build")(build_command)
+app.command("doctor")(doctor_command)
+app.command("recipe")(recipe_command)
+app.add_typer(data_app, name="data")
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"edpct {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: bool = typer.Option(
+        False, "--version", callback=_version, is_eager=True, help="Print the version and exit."
+    ),
+) -> None:
+    """Edge-deployment compression toolkit: a segmentation teacher in, a small and measured engine out."""
+
+
+def main() -> None:
+    """Entry point of the ``edpct`` command."""
+    app(prog_name="edpct")

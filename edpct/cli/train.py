@@ -1,0 +1,43 @@
+"""``edpct train``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import typer
+
+
+def train_command(
+    data: Path = typer.Option(..., "--data", help="Dataset folder."),
+    out: Path = typer.Option(..., "--out", help="Folder for teacher.pt; an interrupted training goes on there."),
+    layout: str = typer.Option(None, "--layout", help="dubai or folder; recognised if not given."),
+    recipe: Path = typer.Option(None, "--recipe", help="TOML file; see: edpct recipe train"),
+    preset: str = typer.Option(None, "--preset", help="tiny, small or base.  [default: small]"),
+    steps: int = typer.Option(None, "--steps", help="Optimiser steps.  [default: 2000]"),
+    batch: int = typer.Option(None, "--batch", help="Crops a step.  [default: 8]"),
+    crop: int = typer.Option(None, "--crop", help="Side of a training crop, pixels.  [default: 256]"),
+    lr: float = typer.Option(None, "--lr", help="Peak learning rate.  [default: 0.001]"),
+    size: int = typer.Option(512, "--size", help="Input height and width the teacher is measured and exported at."),
+    seed: int = typer.Option(None, "--seed", help="Of weights and crops.  [default: 0]"),
+) -> None:
+    """Train a DP-CTNet teacher on a dataset."""
+    from edpct.cli.packages import require_compress
+    from edpct.cli.screen import screen, show_table
+    from edpct.data.layouts import open_dataset
+    from edpct.recipe import TrainRecipe, load_recipe
+
+    flags = {
+        "preset": preset, "seed": seed, "train.steps": steps, "train.batch": batch, "train.crop": crop, "train.lr": lr,
+    }  # fmt: skip
+    settings = load_recipe(TrainRecipe, recipe, flags)
+    dataset = open_dataset(data, layout)
+    dataset.split("val")
+    require_compress("training")
+    from edpct.training.teach import teach
+
+    taught = teach(settings, dataset, out, (size, size), screen())
+    last = taught.history.measures[-1]
+    cells = ["–" if value is None else f"{100 * value:.1f}" for value in last.iou]
+    show_table(["val IoU %", *taught.card.task.names, "mIoU"], [["teacher", *cells, f"{100 * last.miou:.1f}"]])
+    typer.echo(f"Wrote {taught.checkpoint} after {taught.history.seconds / 60:.1f} minutes of training.")
+    typer.echo(f"Next: edpct compress --teacher {taught.checkpoint}")
