@@ -60,10 +60,10 @@ class Row:
 
 
 def plan_rows(paths: Sequence[Path], runtime: str | None, device: str, progress: Progress) -> list[Request]:
-    """Which rows a set of engines gives: every runtime that fits and opens, or the one asked for.
+    """The rows that a set of engines gives: every runtime that fits and opens, or the one asked for.
 
     Raises:
-        EngineError, MissingPackageError: an engine that no runtime here can open; the reason of the first one that fits.
+        EngineError, MissingPackageError: no runtime here can open an engine; the first fitting one's reason.
     """
     requests = []
     for path in paths:

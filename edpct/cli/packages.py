@@ -7,7 +7,8 @@ import importlib.util
 from edpct.errors import MissingPackageError
 
 COMPRESS_PACKAGES = (
-    "torch", "torchvision", "accelerate", "torch_pruning", "onnx", "onnxscript", "onnxsim", "nncf", "safetensors", "onnxruntime",
+    "torch", "torchvision", "accelerate", "torch_pruning", "onnx", "onnxscript", "onnxsim", "nncf", "safetensors",
+    "onnxruntime",
 )  # fmt: skip
 
 

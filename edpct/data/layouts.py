@@ -68,7 +68,7 @@ def _recognise(root: Path) -> str:
 
 
 def folder_layout(root: Path) -> Dataset:
-    """``classes.json`` and train/ and val/, each with images/ and masks/; masks hold label indices, or class colours."""
+    """``classes.json`` and train/ and val/, each with images/ and masks/; masks hold indices or colours."""
     task = _read_class_table(root / CLASS_FILE)
     colours = {c.colour: label for label, c in enumerate(task.classes)}
 

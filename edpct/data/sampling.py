@@ -14,7 +14,8 @@ def sample_windows(
 ) -> list[NDArray[np.uint8]]:
     """Up to ``count`` windows (height, width, 3), uint8, of images drawn in shuffled order, one or more from each.
 
-    Images are visited round by round, so that all are seen before one is seen twice; the same seed gives the same windows.
+    Images are visited round by round, so that all are seen before one is seen twice. The same seed gives the same
+    windows.
 
     Raises:
         DataError: the split is empty or an image cannot be read.

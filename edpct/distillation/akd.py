@@ -3,9 +3,12 @@
 A reconstruction; the formula of K. Zheng et al. (IEEE JSTARS 18, 2025) is not public to us. Angles have no scale, and
 so suit a student whose channels were pruned away. Three readings, freely weighted:
 
-- pixel: the angle between the student's and the teacher's vector at each position (after a 1x1 projection to the teacher's width);
-- relation: the cosines of the angles inside triplets of pooled positions, compared between both (RKD-A, Park et al., arXiv 1904.05068);
-- prototype: the cosine of the angle of each position to its class's mean vector, compared likewise (IFVD, Wang et al., ECCV 2020).
+- pixel: the angle between the student's and the teacher's vector at each position, after a 1x1 projection to the
+  teacher's width;
+- relation: the cosines of the angles inside triplets of pooled positions, compared between both (RKD-A, Park et al.,
+  arXiv 1904.05068);
+- prototype: the cosine of the angle of each position to its class's mean vector, compared likewise (IFVD, Wang et
+  al., ECCV 2020).
 
 Everything is computed in float32: half precision cannot tell small angles apart.
 """
@@ -44,7 +47,7 @@ def triplet_cosines(tokens: Tensor) -> tuple[Tensor, Tensor]:
         tokens: (B, N, C), float32.
 
     Returns:
-        Cosines (B, N, N, N) indexed [batch, j, i, k], and which of them exist (i and k differ from j, and from it in place).
+        Cosines (B, N, N, N) indexed [batch, j, i, k], and which of them exist (neither i nor k coincides with j).
     """
     centred = tokens - tokens.mean(dim=1, keepdim=True)
     # Scale is irrelevant to angles, and at unit scale one epsilon fits all layers.

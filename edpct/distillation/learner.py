@@ -14,7 +14,7 @@ TAPS = ("cnn", "transformer", "fused")
 
 
 def kl_divergence(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
-    """Kullback-Leibler divergence of softened class distributions per pixel (Hinton et al., arXiv 1503.02531), times T squared.
+    """Kullback-Leibler divergence of softened classes per pixel, times T squared (Hinton et al., arXiv 1503.02531).
 
     Args:
         student, teacher: logits (B, C, H, W).

@@ -51,7 +51,7 @@ def quantise_int8(source: Path, target: Path, card: Card, images: Sequence[NDArr
 
 
 def quantised_share(path: Path) -> float:
-    """Share of convolutions and matrix products with constant weights that take their weight from a DequantizeLinear, 0..1."""
+    """Share (0..1) of the operators with constant weights whose weight comes from a DequantizeLinear."""
     graph = onnx.load(path).graph
     made_by = {output: node for node in graph.node for output in node.output}
     constants = {tensor.name for tensor in graph.initializer}

@@ -67,7 +67,7 @@ def write_onnx(graph: onnx.ModelProto, card: Card, path: Path) -> None:
 
 
 def _simplified(raw: Path, progress: Progress) -> onnx.ModelProto:
-    """The graph after onnxsim, or as it was where onnxsim fails; it has crashed whole processes, hence one of its own."""
+    """The graph after onnxsim, or as it was where onnxsim fails; it has crashed processes, hence one of its own."""
     simple = raw.with_suffix(".simple")
     command = [sys.executable, "-m", "onnxsim", str(raw), str(simple)]
     try:

@@ -61,7 +61,7 @@ def check_parity(
             agreement += float((found.argmax(1) == expected.argmax(1)).mean()) / len(images)
     if not largest <= tolerance:
         raise ExportError(
-            f"{path.name} differs from the torch network by {largest:.2e} of the logits' range (allowed: {tolerance:.0e}).",
+            f"{path.name} is off the torch network by {largest:.2e} of the logits' range (limit {tolerance:.0e}).",
             "Try another [export] opset, or simplify = false.",
         )
     return Parity(largest, agreement, len(images))

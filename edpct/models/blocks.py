@@ -46,10 +46,10 @@ def to_map(tokens: Tensor, height: int, width: int) -> Tensor:
 
 
 class Attention(nn.Module):
-    """Multi-head self-attention with keys and values on a grid pooled by ``reduction`` (linear SRA of PVT v2, Wang et al. 2022).
+    """Multi-head self-attention with keys and values pooled by ``reduction`` (as PVT v2, Wang et al. 2022).
 
-    Softmax is explicit and the head dim comes from the weights: ``F.scaled_dot_product_attention`` hides the widths from
-    the pruner's graph.
+    Softmax is explicit and the head dim comes from the weights: ``F.scaled_dot_product_attention`` hides the widths
+    from the pruner's graph.
     """
 
     def __init__(self, width: int, heads: int, reduction: int) -> None:
@@ -92,7 +92,7 @@ class TransformerBlock(nn.Module):
 class TransformerStage(nn.Module):
     """Overlapping patch embedding of stride 2, positions from a depthwise convolution, then transformer blocks.
 
-    (B, Cin, H, W) to (B, width, H / 2, W / 2). The convolution gives positions at any image size (CPVT, Chu et al. 2021).
+    (B, Cin, H, W) to (B, width, H / 2, W / 2). The convolution gives positions at any image size (CPVT, Chu et al.).
     """
 
     def __init__(self, cin: int, width: int, heads: int, reduction: int, mlp_ratio: int, depth: int) -> None:

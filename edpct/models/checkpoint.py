@@ -130,7 +130,7 @@ def _read_torch(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise CheckpointError(
-            f"{path} holds objects other than tensors; edpct does not run code from a checkpoint, so it was not loaded.",
+            f"{path} holds objects other than tensors; edpct runs no code from a checkpoint, so it was not loaded.",
             "Save only its state_dict.",
         ) from error
     except (zipfile.BadZipFile, RuntimeError, EOFError, OSError, KeyError, ValueError) as error:

@@ -1,9 +1,9 @@
 """DP-CTNet: a CNN path and a transformer path, refined, fused and decoded to per-pixel logits.
 
-A reconstruction. K. Zheng et al., IEEE JSTARS 18 (2025) 4074-4092, doi 10.1109/JSTARS.2025.3525634, is known to us by its
-abstract: a dual-path network, a feature refinement module (FRM) that improves what the transformer learns, and a feature
-fusion module (FFM) that merges both paths so that local features are not under-learned. Widths, depths and the inside of
-both modules are ours::
+A reconstruction. K. Zheng et al., IEEE JSTARS 18 (2025) 4074-4092, doi 10.1109/JSTARS.2025.3525634, is known to us by
+its abstract: a dual-path network, a feature refinement module (FRM) that improves what the transformer learns, and a
+feature fusion module (FFM) that merges both paths so that local features are not under-learned. Widths, depths and the
+inside of both modules are ours::
 
     image ─ stem 1/4 ─┬─ CNN path: residual blocks 1/4 ── skip ──────────────────────────┐
                       │            residual blocks 1/8 ───────────────┐                  │

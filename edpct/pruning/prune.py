@@ -71,7 +71,7 @@ def prune_to_macs(model: DPCTNet, settings: PruneSettings, size: tuple[int, int]
         update(SEARCH_STEPS, "")
     if best is None:
         raise PruningError(
-            f"The network cannot be pruned to {settings.macs:.1%} of its MACs with widths that are multiples of {settings.round_to}.",
+            f"No pruning reaches {settings.macs:.1%} of the MACs with widths in steps of {settings.round_to}.",
             "Ask for more MACs, or lower [prune] round_to.",
         )
     ratio, pruned, macs = best

@@ -119,29 +119,29 @@ def _summary(name: str, stage: Committed) -> dict[str, Any]:
 def _page(report: dict[str, Any]) -> str:
     rows = {row["name"]: row for row in reversed(report["rows"])}
     teacher, student = rows["teacher"], rows["INT8"]
-    stages = [[stage["name"], f"{stage['seconds']:.1f}"] for stage in report["stages"]]
     size = "x".join(map(str, teacher["input"]))
-    return "\n".join(
-        [
-            f"# {teacher['network']}, compressed",
-            "",
-            f"The INT8 student has {student['macs'] / teacher['macs']:.1%} of the teacher's MACs, "
-            f"{student['fps'] / teacher['fps']:.1f} times its FPS on {student['runtime']} (teacher FP32) and "
-            f"{100 * (student['miou'] - teacher['miou']):+.2f} points of mIoU.",
-            "",
-            markdown_table(*table_of(report)),
-            "",
-            f"Batch 1 at {size}; FPS = 1000 / median latency in ms, from normalised image to logits at full size, engines taking "
-            f"turns; p99 on {teacher['runtime']}. mIoU over the val split from one confusion matrix, measured on the engine "
-            f"itself by {teacher['runtime']}. Precision is what the graph stores; the CPU runtimes compute FP16 graphs in FP32.",
-            "",
-            markdown_table(*class_table_of(report)),
-            "",
-            "![image, truth, teacher, student, disagreement](pictures.png)",
-            "",
-            markdown_table(["stage", "seconds"], stages),
-            "",
-            machine_line(report),
-            "",
-        ]
+    runtime = student["runtime"]
+    claim = (
+        f"The INT8 student has {student['macs'] / teacher['macs']:.1%} of the teacher's MACs, "
+        f"{student['fps'] / teacher['fps']:.1f} times its FPS on {runtime} (teacher FP32, student INT8) and "
+        f"{100 * (student['miou'] - teacher['miou']):+.2f} points of mIoU."
     )
+    method = (
+        f"Batch 1 at {size}. FPS = 1000 / median latency in ms, from normalised image to logits at full size, both in "
+        f"host memory; the engines take turns; p99 on {runtime}. mIoU over the val split from one confusion matrix, "
+        f"measured on the engine itself by {runtime}. Precision is what the graph stores: on a CPU, FP16 graphs and "
+        "what INT8 graphs leave in floating point are computed in FP32."
+    )
+    parts = [
+        f"# {teacher['network']}, compressed",
+        claim,
+        markdown_table(*table_of(report)),
+        method,
+        markdown_table(*class_table_of(report)),
+        "![image, truth, teacher, student, disagreement](pictures.png)",
+        markdown_table(
+            ["stage", "seconds"], [[stage["name"], f"{stage['seconds']:.1f}"] for stage in report["stages"]]
+        ),
+        machine_line(report),
+    ]
+    return "\n\n".join(parts) + "\n"

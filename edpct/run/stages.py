@@ -59,10 +59,13 @@ def compression_stages(teacher: Path, card: Card, dataset: Dataset, recipe: Comp
     }
     torch_version, onnx_versions = ("torch",), ("torch", "onnx", "onnxsim", "onnxscript")
     return [
-        Stage("teacher", (), {"sha256": sha256_of(teacher), "size": size}, torch_version, partial(_teacher, teacher, card)),
+        Stage(
+            "teacher", (), {"sha256": sha256_of(teacher), "size": size}, torch_version, partial(_teacher, teacher, card)
+        ),
         Stage("prune", ("teacher",), settings["prune"], ("torch", "torch-pruning"), partial(_prune, recipe)),
         Stage(
-            "distil", ("teacher", "prune"), {**settings["distil"], **common}, torch_version, partial(_distil, recipe, dataset)
+            "distil", ("teacher", "prune"), {**settings["distil"], **common}, torch_version,
+            partial(_distil, recipe, dataset),
         ),
         Stage(
             "export", ("teacher", "prune", "distil"), {**settings["export"], **common}, onnx_versions,
@@ -79,7 +82,9 @@ def compression_stages(teacher: Path, card: Card, dataset: Dataset, recipe: Comp
             "bench", ("export", "quantise"), {**settings["bench"], **common}, ("onnxruntime", "openvino"),
             partial(_bench, recipe, dataset),
         ),
-        Stage("pictures", ("export", "quantise"), common, ("openvino", "onnxruntime", "pillow"), partial(_pictures, recipe, dataset)),
+        Stage(
+            "pictures", ("export", "quantise"), common, ("onnxruntime", "pillow"), partial(_pictures, dataset)
+        ),
     ]  # fmt: skip
 
 
@@ -114,8 +119,8 @@ def _prune(recipe: CompressRecipe, desk: Desk) -> dict[str, Any]:
     card = _recount(teacher.card, pruned.model, network=f"{teacher.card.network}, pruned")
     save_checkpoint(desk.workspace / WEIGHTS, pruned.model, card)
     desk.progress.say(
-        f"  {pruned.macs / 1e9:.2f} of {pruned.teacher_macs / 1e9:.2f} GMACs kept ({pruned.macs / pruned.teacher_macs:.1%}), "
-        f"{pruned.parameters / 1e6:.2f} M parameters."
+        f"  {pruned.macs / 1e9:.2f} of {pruned.teacher_macs / 1e9:.2f} GMACs "
+        f"({pruned.macs / pruned.teacher_macs:.1%}) and {pruned.parameters / 1e6:.2f} M parameters are left."
     )
     return {"ratio": pruned.ratio, "widths": [asdict(row) for row in pruned.widths]}
 
@@ -188,7 +193,7 @@ def _bench(recipe: CompressRecipe, dataset: Dataset, desk: Desk) -> dict[str, An
     return {"report": report_data(rows, settings=recipe.bench.model_dump(mode="json"), seed=recipe.seed)}
 
 
-def _pictures(recipe: CompressRecipe, dataset: Dataset, desk: Desk) -> dict[str, Any]:
+def _pictures(dataset: Dataset, desk: Desk) -> dict[str, Any]:
     picture_sheet(
         desk.file("export", "teacher.onnx"),
         desk.file("quantise", "student-int8.onnx"),

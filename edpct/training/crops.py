@@ -1,4 +1,4 @@
-"""Random training crops, each one a function of (seed, index) alone, so that a resumed run sees what it would have seen."""
+"""Random training crops, each a function of (seed, index) alone, so that a resumed run sees what it would have seen."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ CACHE_BYTES = 4 << 30  # decoded images kept in memory; what is beyond is decode
 class CropDataset(TorchDataset):
     """Augmented crops of a dataset's train split.
 
-    Item ``i`` is (image (3, crop, crop) float32 normalised, labels (crop, crop) int64). Random position and zoom, the eight
-    symmetries of the square (aerial views have no up), brightness, contrast and saturation.
+    Item ``i`` is (image (3, crop, crop) float32 normalised, labels (crop, crop) int64). Random position and zoom, the
+    eight symmetries of the square (aerial views have no up), brightness, contrast and saturation.
     """
 
     def __init__(

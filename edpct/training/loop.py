@@ -79,19 +79,20 @@ class _Training:
 
     def run(self) -> History:
         steps = self.settings.steps
-        losses: list[float] = []
+        losses: list[float] = []  # since the last validation
         began = time.monotonic()
         note = f"mIoU {self.history.measures[-1].miou:.3f}" if self.history.measures else ""
         try:
             with self.progress.task(self.title, steps, self.step) as update:
                 for images, labels in self._batches():
                     losses.append(self._advance(images, labels))
+                    loss = sum(losses[-20:]) / len(losses[-20:])
                     every = self.settings.validate_every
                     if self.step == steps or (every and self.step % every == 0):
                         note = f"mIoU {self._validate(losses):.3f}"
                     if self.step % self.settings.save_every == 0 or self.step == steps:
                         began = self._save(began)
-                    update(self.step, f"loss {sum(losses[-20:]) / max(len(losses[-20:]), 1):.3f}  {note}")
+                    update(self.step, f"loss {loss:.3f}  {note}")
         except KeyboardInterrupt:
             self._save(began)
             raise
