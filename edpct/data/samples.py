@@ -81,7 +81,7 @@ def read_image(path: Path) -> NDArray[np.uint8]:
         DataError: missing, damaged, too large, or not 8 bits a channel.
     """
     with_rgb = _open(path, "image").convert("RGB")
-    return np.asarray(with_rgb)
+    return np.array(with_rgb)  # a copy: torch wants memory that can be written
 
 
 def read_mask(path: Path) -> Image.Image:

@@ -34,6 +34,7 @@ def convert_fp16(source: Path, target: Path, card: Card) -> None:
     """
     # ONNX Runtime ships the converter of onnxconverter-common, mended.
     from onnxruntime.transformers.float16 import convert_float_to_float16
+    from onnxruntime.transformers.onnx_model import OnnxModel
 
     graph = onnx.load(source)
     for tensor in graph.graph.initializer:
@@ -43,4 +44,5 @@ def convert_fp16(source: Path, target: Path, card: Card) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # tiny constants become the smallest half: the converter says so for each
         half = convert_float_to_float16(graph, keep_io_types=True, op_block_list=list(KEEP_FP32))
+    OnnxModel(half).topological_sort()  # the converter appends the casts of the inputs at the end
     write_onnx(half, card.model_copy(update={"precision": "fp16"}), target)

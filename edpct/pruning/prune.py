@@ -55,19 +55,21 @@ def prune_to_macs(model: DPCTNet, settings: PruneSettings, size: tuple[int, int]
     budget = settings.macs * teacher_macs
     low, high = 0.0, 1.0
     best: tuple[float, nn.Module, int] | None = None
+    tried: dict[tuple[float, ...], int] = {}
     with progress.task("Pruning", SEARCH_STEPS) as update:
         for step in range(SEARCH_STEPS):
             ratio = (low + high) / 2
-            candidate = prune_by_ratio(model, ratio, settings)
-            macs = count_macs(candidate, *size)
+            plan = tuple(_ratios(model, 1 - ratio, settings.round_to).values())
+            if plan not in tried:  # neighbouring ratios often round to the same widths
+                candidate = prune_by_ratio(model, ratio, settings)
+                tried[plan] = macs = count_macs(candidate, *size)
+                if macs <= budget and (best is None or macs > best[2]):
+                    best = (ratio, candidate, macs)
+            macs = tried[plan]
             update(step + 1, f"{macs / teacher_macs:.1%} of MACs")
-            if macs <= budget:
-                high = ratio
-                best = (ratio, candidate, macs) if best is None or macs > best[2] else best
-                if budget - macs <= TOLERANCE * teacher_macs:
-                    break
-            else:
-                low = ratio
+            low, high = (low, ratio) if macs <= budget else (ratio, high)
+            if 0 <= budget - macs <= TOLERANCE * teacher_macs:
+                break
         update(SEARCH_STEPS, "")
     if best is None:
         raise PruningError(

@@ -1,0 +1,1 @@
+"""Orders the stages of a compression, and keeps what they made: resume, verification, publishing."""

@@ -1,0 +1,40 @@
+# make demo: set up, then scenes -> teacher -> compress -> bench.   make test: set up, then lint, types and tests.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+DEMO ?= demo
+
+.PHONY: setup demo test lint bench clean
+
+setup: $(READY)
+
+# uv installs what pip would, several times faster; it comes from the same registry.
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	VIRTUAL_ENV=$(CURDIR)/$(VENV) $(BIN)/uv pip install --quiet --constraint constraints.txt --editable '.[compress,cpu,rtx,dev]'
+	touch $(READY)
+
+# The main job, small: every stage is real, the training is short.
+demo: setup
+	$(BIN)/edpct doctor
+	$(BIN)/edpct data scenes --out $(DEMO)/scenes --train 40 --val 8 --size 256
+	$(BIN)/edpct train --data $(DEMO)/scenes --out $(DEMO)/teacher --recipe benchmarks/recipes/demo-train.toml --size 256
+	$(BIN)/edpct compress --teacher $(DEMO)/teacher/teacher.pt --out $(DEMO)/run --recipe benchmarks/recipes/demo-compress.toml
+	$(BIN)/edpct bench --engine $(DEMO)/run/student-int8.onnx --engine $(DEMO)/run/teacher.onnx --seconds 2
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+test: setup lint
+	$(BIN)/pytest -n 2 --dist loadfile
+
+# The Dubai run of the README: hours; see benchmarks/README.md.
+bench: setup
+	$(BIN)/python benchmarks/dubai.py --data "$(DATA)"
+
+clean:
+	rm -rf $(VENV) $(DEMO)

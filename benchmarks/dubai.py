@@ -1,0 +1,57 @@
+r"""The Dubai run: train a teacher, compress it, and keep the report, the pictures and the log of stages.
+
+    python benchmarks/dubai.py --data DIR [--work runs/dubai] [--out benchmarks/results/dubai]
+
+DIR is the dataset "Semantic segmentation of aerial imagery" (MBRSC and Humans in the Loop, CC0). Goes on where it was
+stopped. These are the two commands that it runs:
+
+    edpct train --data DIR --layout dubai --out WORK/teacher --recipe benchmarks/recipes/dubai-train.toml
+    edpct compress --teacher WORK/teacher/teacher.pt --data DIR --layout dubai --out WORK/run \
+        --recipe benchmarks/recipes/dubai-compress.toml
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+RECIPES = Path(__file__).parent / "recipes"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--work", type=Path, default=Path("runs/dubai"))
+    parser.add_argument("--out", type=Path, default=Path("benchmarks/results/dubai"))
+    asked = parser.parse_args()
+    teacher, run = asked.work / "teacher", asked.work / "run"
+    data = ("--data", asked.data, "--layout", "dubai")
+    edpct("train", *data, "--out", teacher, "--recipe", RECIPES / "dubai-train.toml")
+    recipe = RECIPES / "dubai-compress.toml"
+    edpct("compress", "--teacher", teacher / "teacher.pt", *data, "--out", run, "--recipe", recipe)
+    keep(teacher, run, asked.out)
+
+
+def edpct(*arguments: object) -> None:
+    """Run an edpct command, its progress on this terminal; stop with its exit code if it fails."""
+    code = subprocess.run([sys.executable, "-m", "edpct", *map(str, arguments)], check=False).returncode
+    if code:
+        sys.exit(code)
+
+
+def keep(teacher: Path, run: Path, out: Path) -> None:
+    """Copy what is worth committing: the page, its data and pictures, and the teacher's training curve."""
+    out.mkdir(parents=True, exist_ok=True)
+    for name in ("report.md", "report.json", "pictures.png"):
+        shutil.copyfile(run / name, out / name)
+    shutil.copyfile(teacher / "training.json", out / "teacher-training.json")
+    taught = json.loads((out / "teacher-training.json").read_text(encoding="utf-8"))
+    print(f"Teacher trained in {taught['seconds'] / 60:.1f} minutes; results in {out}.")
+
+
+if __name__ == "__main__":
+    main()
