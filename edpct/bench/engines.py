@@ -66,7 +66,8 @@ def plan_rows(paths: Sequence[Path], runtime: str | None, device: str, progress:
         EngineError, MissingPackageError: no runtime here can open an engine; the first fitting one's reason.
     """
     requests = []
-    for path in paths:
+    for path in dict.fromkeys(paths):
+        title = path.name if sum(other.name == path.name for other in set(paths)) == 1 else str(path)
         names = [runtime] if runtime else [row.name for row in runtimes_for(path)]
         if not names:
             raise EngineError(
@@ -81,9 +82,9 @@ def plan_rows(paths: Sequence[Path], runtime: str | None, device: str, progress:
                 refused.append(error)
         if not opened:
             raise refused[0]
-        for error in refused:
-            progress.say(f"Left out: {error}")
-        requests += [Request(path.name, path, name, name == opened[0], device) for name in opened]
+        for reason in refused:
+            progress.say(f"Left out: {reason}")
+        requests += [Request(title, path, name, name == opened[0], device) for name in opened]
     return requests
 
 

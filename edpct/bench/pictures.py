@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -55,17 +55,18 @@ def picture_sheet(
     partial.replace(target)
 
 
-def choose_windows(found: Sequence[Window] | object, task: Task, count: int) -> list[Window]:
+def choose_windows(found: Iterable[Window], task: Task, count: int) -> list[Window]:
     """The windows that show most: many classes, evenly shared, few ignored pixels; at most one of an image at first."""
     scored = []
-    for window in found:  # type: ignore[attr-defined]
+    for window in found:
         shares = np.bincount(window.labels.ravel(), minlength=256)[: task.num_classes] / window.labels.size
         present = shares[shares > 0]
         # Entropy times the labelled share: an evenly mixed, fully labelled window is the most telling.
         scored.append((float(-(present * np.log(present)).sum() * shares.sum()), window))
     scored.sort(key=lambda pair: -pair[0])
     seen: set[int] = set()
-    first, rest = [], []
+    first: list[Window] = []
+    rest: list[Window] = []
     for _, window in scored:
         (rest if window.source in seen else first).append(window)
         seen.add(window.source)

@@ -6,6 +6,8 @@ writes int32 biases that TensorRT refuses.
 
 from __future__ import annotations
 
+import contextlib
+import io
 import logging
 from collections.abc import Sequence
 from pathlib import Path
@@ -30,21 +32,24 @@ def quantise_int8(source: Path, target: Path, card: Card, images: Sequence[NDArr
     """
     if not images:
         raise QuantisationError("INT8 calibration needs at least one image.", "Give training images with --data.")
+    # Importing NNCF makes torch look for a CUDA compiler and complain; its own bars would go through ours.
+    logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
     import nncf
 
     logging.getLogger("nncf").setLevel(logging.ERROR)
     preprocessing = card.task.preprocessing
     calibration = nncf.Dataset(images, lambda image: {INPUT: preprocessing.apply(image)})
     try:
-        quantised = nncf.quantize(
-            onnx.load(source),
-            calibration,
-            preset=nncf.QuantizationPreset.PERFORMANCE,  # symmetric activations: TensorRT has no zero points
-            target_device=nncf.TargetDevice.ANY,
-            model_type=nncf.ModelType.TRANSFORMER,
-            subset_size=len(images),
-            fast_bias_correction=True,
-        )
+        with contextlib.redirect_stdout(io.StringIO()):
+            quantised = nncf.quantize(
+                onnx.load(source),
+                calibration,
+                preset=nncf.QuantizationPreset.PERFORMANCE,  # symmetric activations: TensorRT has no zero points
+                target_device=nncf.TargetDevice.ANY,
+                model_type=nncf.ModelType.TRANSFORMER,
+                subset_size=len(images),
+                fast_bias_correction=True,
+            )
     except (RuntimeError, ValueError, nncf.ValidationError, nncf.UnsupportedModelError) as error:
         raise QuantisationError(f"NNCF cannot quantise {source.name}: {str(error).splitlines()[0]}") from error
     write_onnx(quantised, card.model_copy(update={"precision": "int8"}), target)
