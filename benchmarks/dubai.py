@@ -19,6 +19,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+BEGIN, END = "<!-- dubai:begin -->", "<!-- dubai:end -->"
 RECIPES = Path(__file__).parent / "recipes"
 
 
@@ -34,6 +35,7 @@ def main() -> None:
     recipe = RECIPES / "dubai-compress.toml"
     edpct("compress", "--teacher", teacher / "teacher.pt", *data, "--out", run, "--recipe", recipe)
     keep(teacher, run, asked.out)
+    refresh_readme(asked.out / "report.md")
 
 
 def edpct(*arguments: object) -> None:
@@ -51,6 +53,16 @@ def keep(teacher: Path, run: Path, out: Path) -> None:
     shutil.copyfile(teacher / "training.json", out / "teacher-training.json")
     taught = json.loads((out / "teacher-training.json").read_text(encoding="utf-8"))
     print(f"Teacher trained in {taught['seconds'] / 60:.1f} minutes; results in {out}.")
+
+
+def refresh_readme(page: Path, readme: Path = Path(__file__).parents[1] / "README.md") -> None:
+    """Put the page's claim, tables and machine between the README's marks."""
+    paragraphs = page.read_text(encoding="utf-8").strip().split("\n\n")
+    shown = [p for p in paragraphs if not p.startswith(("# ", "![", "| stage"))]
+    text = readme.read_text(encoding="utf-8")
+    head, rest = text.split(BEGIN)
+    _, tail = rest.split(END)
+    readme.write_text(head + BEGIN + "\n" + "\n\n".join(shown) + "\n" + END + tail, encoding="utf-8")
 
 
 if __name__ == "__main__":
