@@ -121,9 +121,9 @@ def class_table_of(report: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
     return ["IoU %", *names], lines
 
 
-def markdown_table(header: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
-    """A Markdown table; numbers to the right."""
-    rule = ["---"] + ["--:"] * (len(header) - 1)
+def markdown_table(header: Sequence[str], lines: Sequence[Sequence[str]], numbers: bool = True) -> str:
+    """A Markdown table; with ``numbers``, all columns but the first go to the right."""
+    rule = ["---"] + ["--:" if numbers else "---"] * (len(header) - 1)
     return "\n".join("| " + " | ".join(line) + " |" for line in (header, rule, *lines))
 
 

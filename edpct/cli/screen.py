@@ -69,14 +69,18 @@ class Lines:
         typer.echo(text, err=True)
 
 
-def show_table(header: Sequence[str], lines: Sequence[Sequence[str]]) -> None:
-    """Print a table on stdout; as Markdown where stdout is no terminal, so that it can be pasted."""
+def show_table(header: Sequence[str], lines: Sequence[Sequence[str]], numbers: bool = True) -> None:
+    """Print a table on stdout; as Markdown where stdout is no terminal, so that it can be pasted.
+
+    Args:
+        numbers: all columns but the first hold numbers and go to the right.
+    """
     if not lines:
         return
     if not sys.stdout.isatty():
         from edpct.bench.report import markdown_table
 
-        typer.echo("\n" + markdown_table(header, lines) + "\n")
+        typer.echo("\n" + markdown_table(header, lines, numbers) + "\n")
         return
     from rich import box
     from rich.console import Console
@@ -84,7 +88,7 @@ def show_table(header: Sequence[str], lines: Sequence[Sequence[str]]) -> None:
 
     table = Table(box=box.SIMPLE_HEAD)
     for index, title in enumerate(header):
-        table.add_column(title, justify="left" if index == 0 else "right")
+        table.add_column(title, justify="right" if numbers and index else "left")
     for line in lines:
         table.add_row(*line)
     Console().print(table)

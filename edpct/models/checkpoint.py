@@ -20,7 +20,7 @@ from pydantic import ValidationError
 from torch import Tensor, nn
 
 from edpct.card import CARD_KEY, Card
-from edpct.errors import CheckpointError, EngineError
+from edpct.errors import CheckpointError, EngineError, RunError
 from edpct.models.architecture import Architecture, rebuild
 
 ARCHITECTURE_KEY = "architecture"
@@ -40,15 +40,22 @@ def save_checkpoint(path: Path, model: nn.Module, card: Card) -> None:
     """Write a network so that :func:`load_checkpoint` rebuilds it, pruned or not.
 
     The suffix chooses the format: ``.safetensors``, or ``.pt``. Written under a temporary name and renamed.
+
+    Raises:
+        RunError: the disk is full, or the folder cannot be written.
     """
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     meta = {CARD_KEY: card.model_dump_json(), ARCHITECTURE_KEY: Architecture.of(model).model_dump_json()}
     partial = path.with_name(f".{path.name}.partial")
-    if path.suffix == ".safetensors":
-        safetensors.torch.save_file(tensors, partial, metadata=meta)
-    else:
-        torch.save({**meta, "state_dict": tensors}, partial)
-    partial.replace(path)
+    try:
+        if path.suffix == ".safetensors":
+            safetensors.torch.save_file(tensors, partial, metadata=meta)
+        else:
+            torch.save({**meta, "state_dict": tensors}, partial)
+        partial.replace(path)
+    except (OSError, RuntimeError, safetensors.SafetensorError) as error:  # torch says a full disk as RuntimeError
+        partial.unlink(missing_ok=True)
+        raise RunError(f"{path} cannot be written.", "Free some space or check the folder's permissions.") from error
 
 
 def load_checkpoint(path: Path) -> Checkpoint:

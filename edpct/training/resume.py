@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from edpct.errors import TrainingError
+from edpct.errors import RunError, TrainingError
 
 RESUME_FILE = "resume.pt"
 
@@ -43,10 +43,21 @@ class History:
 
 
 def save_point(workspace: Path, fingerprint: str, step: int, parts: dict[str, Any], history: History) -> None:
-    """Write a resume point; the former one stays until this one is whole."""
+    """Write a resume point; the former one stays until this one is whole.
+
+    Raises:
+        RunError: the disk is full, or the folder cannot be written.
+    """
     partial = workspace / f".{RESUME_FILE}.partial"
-    torch.save({"fingerprint": fingerprint, "step": step, "history": history.as_dict(), **parts}, partial)
-    partial.replace(workspace / RESUME_FILE)
+    try:
+        torch.save({"fingerprint": fingerprint, "step": step, "history": history.as_dict(), **parts}, partial)
+        partial.replace(workspace / RESUME_FILE)
+    except (OSError, RuntimeError) as error:  # torch says a full disk as RuntimeError
+        partial.unlink(missing_ok=True)
+        raise RunError(
+            f"The resume point in {workspace} cannot be written; the one before it is kept.",
+            "Free some space and run the same command again.",
+        ) from error
 
 
 def load_point(workspace: Path, fingerprint: str) -> dict[str, Any] | None:
