@@ -1,10 +1,10 @@
-"""What only a GPU can show, in one command: plans built, loaded, timed and scored beside torch and ONNX Runtime on CUDA.
+"""What only a GPU can show, in one command: plans built, loaded, timed and scored beside torch and ONNX Runtime.
 
     python benchmarks/gpu_check.py --run runs/dubai/run [--data DIR] [--out benchmarks/results/gpu]
 
 RUN is a run folder of ``edpct compress``. For every TensorRT that is installed, the plans of teacher and student are
-built anew on this machine, then measured in turns with the ONNX files on ONNX Runtime's CUDA provider (where it has one)
-and the student's checkpoint on torch. Writes one JSON file named after the GPU.
+built anew on this machine, then measured in turns with the ONNX files on ONNX Runtime's CUDA provider (where it has
+one) and the student's checkpoint on torch. Writes one JSON file named after the GPU.
 """
 
 from __future__ import annotations
