@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from edpct.errors import RecipeError
 
@@ -50,6 +50,13 @@ class OptimiseSettings(Section):
     precision: Precision = "auto"
     validate_every: int = Field(500, ge=0)
     save_every: int = Field(50, ge=1)
+
+    @field_validator("scale")
+    @classmethod
+    def _scale_rises(cls, scale: tuple[float, float]) -> tuple[float, float]:
+        if not 0 < scale[0] <= scale[1]:
+            raise ValueError("give two zooms above 0, the smaller first")
+        return scale
 
 
 class TeachSettings(OptimiseSettings):
@@ -210,7 +217,10 @@ def _read_toml(path: Path) -> dict[str, Any]:
 
 def _set(values: dict[str, Any], parts: list[str], value: Any) -> None:
     for part in parts[:-1]:
-        values = values.setdefault(part, {})
+        inner = values.setdefault(part, {})
+        if not isinstance(inner, dict):
+            return  # no table: validation refuses it by its name
+        values = inner
     values[parts[-1]] = value
 
 

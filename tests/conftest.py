@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -41,3 +46,60 @@ def tiny_teacher(scenes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
     path = tmp_path_factory.mktemp("teacher") / "teacher.pt"
     save_checkpoint(path, model, card)
     return path
+
+
+ROOT = Path(__file__).resolve().parent.parent
+# The smallest compression that goes through every stage.
+SMALL_RECIPE = """
+[prune]
+macs = 0.3
+[distil]
+steps = 2
+batch = 2
+crop = 64
+[quantise]
+calibration_images = 4
+[build]
+target = "rtx"
+[bench]
+seconds = 0.2
+rounds = 1
+threads = 1
+"""
+
+
+@pytest.fixture(scope="session")
+def cli_environment() -> dict[str, str]:
+    """The environment for an edpct of this checkout in a process of its own."""
+    paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
+
+
+@pytest.fixture(scope="session")
+def compressed_run(
+    tiny_teacher: Path, cli_environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """The run folder of one ``edpct compress``, made once however many workers test; read it, do not write to it.
+
+    Beside it lie the ``teacher.pt`` and the ``recipe.toml`` that it was made of.
+    """
+    shared = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        shared = shared.parent
+    home = shared / "compressed"
+    home.mkdir(exist_ok=True)
+    teacher, recipe, folder, log = home / "teacher.pt", home / "recipe.toml", home / "run", home / "log.txt"
+    with (home / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not log.exists():
+            shutil.copy(tiny_teacher, teacher)
+            recipe.write_text(SMALL_RECIPE, encoding="utf-8")
+            command = ["compress", "--teacher", teacher, "--recipe", recipe, "--out", folder]
+            done = subprocess.run(
+                [sys.executable, "-m", "edpct", *map(str, command)],
+                env=cli_environment, capture_output=True, text=True, timeout=600, check=False,
+            )  # fmt: skip
+            log.write_text(f"{done.returncode}\n{done.stdout}{done.stderr}", encoding="utf-8")
+    text = log.read_text(encoding="utf-8")
+    assert text.startswith("0\n"), text
+    return folder

@@ -76,7 +76,7 @@ def folder_layout(root: Path) -> Dataset:
         mask = read_mask(path)
         if mask.mode in ("P", "L"):  # palette masks hold the index; the palette is only for looking
             return np.array(mask)
-        if mask.mode in ("I", "I;16", "F", "1"):
+        if mask.mode == "1" or mask.mode.startswith(("I", "F")):
             raise DataError(f"The mask {path} has the pixel format {mask.mode}.", "Save it as 8-bit indices or RGB.")
         return decode_colours(np.asarray(mask.convert("RGB")), colours, path)
 

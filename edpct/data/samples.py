@@ -100,7 +100,7 @@ def _open(path: Path, what: str) -> Image.Image:
             with Image.open(path) as image:
                 if image.width * image.height > MAX_PIXELS:
                     raise DataError(f"The {what} {path} is larger than {MAX_PIXELS // 1_000_000} megapixels.")
-                if image.mode in ("I", "F", "I;16") and what == "image":
+                if image.mode.startswith(("I", "F")) and what == "image":
                     raise DataError(f"The image {path} has more than 8 bits a channel.", "Convert it to 8-bit RGB.")
                 image.load()
                 return image.copy()

@@ -78,13 +78,20 @@ def rebuild(architecture: Architecture, tensors: Mapping[str, Tensor]) -> nn.Mod
             raise CheckpointError(
                 f"The tensors are not those of '{architecture.name}': '{name}' has {tensor.dim()} dimensions."
             )
+    for name, tensor in tensors.items():
+        if tensor.dtype.is_floating_point != expected[name].dtype.is_floating_point:
+            raise CheckpointError(f"The tensors are not those of '{architecture.name}': '{name}' is {tensor.dtype}.")
     for name, module in model.named_modules():
         _fit(module, {key: tensors[f"{name}.{key}"] for key, _ in module.named_parameters(recurse=False)})
     try:
         model.load_state_dict(dict(tensors), strict=True, assign=True)
+        with torch.no_grad():
+            logits = model.eval()(torch.zeros(1, 3, 64, 64, dtype=next(model.parameters()).dtype))
+        if logits.shape != (1, architecture.config["num_classes"], 64, 64):
+            raise RuntimeError(f"logits of shape {tuple(logits.shape)}")
     except RuntimeError as error:
         raise CheckpointError(f"The tensors do not fit '{architecture.name}' at any width.") from error
-    return model
+    return model.train()
 
 
 def _fit(module: nn.Module, own: dict[str, Tensor]) -> None:

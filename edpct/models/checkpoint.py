@@ -96,7 +96,10 @@ def read_card_of_checkpoint(path: Path) -> Card:
     _, meta = _read(path)
     if CARD_KEY not in meta:
         raise CheckpointError(f"{path} was not written by edpct.", TRAIN_HINT)
-    return Card.from_json(meta[CARD_KEY], str(path))
+    try:
+        return Card.from_json(meta[CARD_KEY], str(path))
+    except EngineError as error:
+        raise CheckpointError(error.what, TRAIN_HINT) from error
 
 
 def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:

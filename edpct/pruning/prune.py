@@ -77,7 +77,9 @@ def prune_to_macs(model: DPCTNet, settings: PruneSettings, size: tuple[int, int]
             "Ask for more MACs, or lower [prune] round_to.",
         )
     ratio, pruned, macs = best
-    widths = compare_widths(output_widths(model), pruned, exempt={"classifier"})
+    asked = {module for module, share in _ratios(model, 1 - ratio, settings.round_to).items() if share > 0}
+    names = {name for name, module in model.named_modules() if module in asked and module is not model.classifier}
+    widths = compare_widths(output_widths(model), pruned, names)
     return Pruned(pruned, ratio, macs, teacher_macs, count_parameters(pruned), widths)
 
 

@@ -29,25 +29,21 @@ def output_widths(model: nn.Module) -> dict[str, int]:
     return found
 
 
-def compare_widths(before: dict[str, int], model: nn.Module, exempt: set[str]) -> tuple[LayerWidth, ...]:
+def compare_widths(before: dict[str, int], model: nn.Module, asked: set[str]) -> tuple[LayerWidth, ...]:
     """Widths of all layers before and now.
 
     Args:
         before: what :func:`output_widths` said of the unpruned network.
-        exempt: layers whose width is fixed by the task (the classifier).
+        asked: layers that were to become narrower.
 
     Raises:
-        PruningError: a whole part of the network (its top-level module) did not shrink although all of the rest did.
+        PruningError: one of those did not.
     """
     rows = tuple(LayerWidth(name, before[name], after) for name, after in output_widths(model).items())
-    parts: dict[str, list[LayerWidth]] = {}
     for row in rows:
-        if row.layer not in exempt:
-            parts.setdefault(row.layer.split(".")[0], []).append(row)
-    for part, layers in parts.items():
-        if all(layer.after >= layer.before for layer in layers):
+        if row.layer in asked and row.after >= row.before:
             raise PruningError(
-                f"Pruning left the part '{part}' of the network as wide as it was.",
-                "Lower [prune] round_to, or keep fewer MACs.",
+                f"Pruning left the layer '{row.layer}' as wide as it was ({row.before} channels).",
+                "Please report the network; torch-pruning does not follow it.",
             )
     return rows

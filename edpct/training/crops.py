@@ -64,9 +64,9 @@ class CropDataset(TorchDataset):
         rng = np.random.default_rng((self.seed, index))
         source = int(rng.choice(len(self.samples), p=self.areas))
         image, labels = self.cache.get(source) or self.dataset.read(self.samples[source])
-        side = round(self.settings.crop / rng.uniform(*self.settings.scale))
+        side = max(1, round(self.settings.crop / rng.uniform(*self.settings.scale)))
         area = self._place(rng, labels.shape, side)
-        pixels, truth = self._resize(image[area], labels[area])
+        pixels, truth = self._resize(image[area].copy(), labels[area].copy())
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(int(rng.integers(2**31)))
             pixels = self.photometric(pixels)

@@ -20,6 +20,7 @@ from edpct.progress import Progress
 from edpct.recipe import OptimiseSettings
 from edpct.task import Task
 from edpct.training.crops import CropDataset
+from edpct.training.interrupt import interrupts_held
 from edpct.training.objective import Learner
 from edpct.training.resume import History, Measure, load_point, save_point
 
@@ -68,7 +69,10 @@ class _Training:
         self.dataset, self.task, self.settings = dataset, task, settings
         self.workspace, self.fingerprint = workspace, fingerprint
         self.progress, self.title = progress, title
-        self.accelerator = Accelerator(mixed_precision="bf16" if use_bf16(settings.precision) else "no")
+        # Autocast is ours: Accelerate keeps one precision for the whole process, and not every run wants the same.
+        self.accelerator = Accelerator(mixed_precision="no")
+        self.bf16 = use_bf16(settings.precision)
+        self.whole = True  # weights, statistics and step count belong together: fit for a resume point
         self.crops = CropDataset(dataset, task.preprocessing, settings, seed, progress)
         optimiser = torch.optim.AdamW(_decay_groups(learner, settings.weight_decay), lr=settings.lr)
         self.learner, self.optimiser = self.accelerator.prepare(learner, optimiser)
@@ -83,18 +87,22 @@ class _Training:
         began = time.monotonic()
         note = f"mIoU {self.history.measures[-1].miou:.3f}" if self.history.measures else ""
         try:
-            with self.progress.task(self.title, steps, self.step) as update:
+            with self.progress.task(self.title, steps, self.step) as update, interrupts_held() as release:
                 for images, labels in self._batches():
+                    self.whole = False
                     losses.append(self._advance(images, labels))
                     loss = sum(losses[-20:]) / len(losses[-20:])
                     every = self.settings.validate_every
                     if self.step == steps or (every and self.step % every == 0):
                         note = f"mIoU {self._validate(losses):.3f}"
+                    self.whole = True
                     if self.step % self.settings.save_every == 0 or self.step == steps:
                         began = self._save(began)
                     update(self.step, f"loss {loss:.3f}  {note}")
+                    release()
         except KeyboardInterrupt:
-            self._save(began)
+            if self.whole:
+                self._save(began)
             raise
         self.accelerator.unwrap_model(self.learner).to("cpu").eval()
         return self.history
@@ -109,7 +117,7 @@ class _Training:
 
     def _advance(self, images: Tensor, labels: Tensor) -> float:
         self.learner.train()
-        with self.accelerator.autocast():
+        with torch.autocast(self.accelerator.device.type, torch.bfloat16, enabled=self.bf16):
             loss = torch.stack(list(self.learner(images, labels).values())).sum()
         value = float(loss.detach())
         if not math.isfinite(value):
@@ -127,7 +135,7 @@ class _Training:
 
     def _validate(self, losses: list[float]) -> float:
         model = self.accelerator.unwrap_model(self.learner).model
-        with self.accelerator.autocast():
+        with torch.autocast(self.accelerator.device.type, torch.bfloat16, enabled=self.bf16):
             accuracy = validate(model, self.dataset, self.task, self.accelerator.device)
         loss = sum(losses) / len(losses)
         self.history.measures.append(Measure(self.step, loss, accuracy.miou, accuracy.iou))

@@ -1,0 +1,169 @@
+"""What a run is asked to do: defaults, then TOML, then flags; everything else is refused in one sentence."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from edpct.errors import RecipeError
+from edpct.recipe import CompressRecipe, Section, TrainRecipe, load_recipe, recipe_toml
+
+try:
+    import tomllib
+except ModuleNotFoundError:  # Python 3.10
+    import tomli as tomllib
+
+
+def _file(tmp_path: Path, text: str) -> Path:
+    path = tmp_path / "recipe.toml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+# ---- precedence
+
+
+def test_without_file_and_flags_the_defaults_hold() -> None:
+    recipe = load_recipe(CompressRecipe, None, {})
+    assert recipe == CompressRecipe()
+    assert (recipe.prune.macs, recipe.prune.round_to, recipe.distil.kl, recipe.export.size) == (0.1, 8, 1.0, None)
+
+
+def test_the_file_overrides_defaults_and_flags_override_the_file(tmp_path: Path) -> None:
+    path = _file(tmp_path, "seed = 4\n[distil]\nsteps = 100\nbatch = 3\n[distil.akd]\npixel = 0.25\n")
+    recipe = load_recipe(CompressRecipe, path, {"distil.steps": 7, "distil.akd.relation": 0.5, "prune.macs": 0.3})
+    assert (recipe.seed, recipe.distil.batch, recipe.distil.akd.pixel) == (4, 3, 0.25)  # from the file
+    assert (recipe.distil.steps, recipe.distil.akd.relation, recipe.prune.macs) == (7, 0.5, 0.3)  # from the flags
+    assert (recipe.distil.akd.prototype, recipe.distil.lr) == (1.0, 1e-3)  # from the defaults
+
+
+def test_a_flag_that_was_not_given_changes_nothing(tmp_path: Path) -> None:
+    path = _file(tmp_path, "[train]\nsteps = 12\n")
+    assert load_recipe(TrainRecipe, path, {"train.steps": None, "seed": None}).train.steps == 12
+
+
+def test_a_flag_of_zero_counts_as_given(tmp_path: Path) -> None:
+    path = _file(tmp_path, "seed = 3\n[train]\nvalidate_every = 12\n")
+    recipe = load_recipe(TrainRecipe, path, {"train.validate_every": 0, "seed": 0})
+    assert (recipe.seed, recipe.train.validate_every) == (0, 0)
+
+
+def test_toml_lists_become_the_tuples_they_stand_for(tmp_path: Path) -> None:
+    path = _file(tmp_path, '[export]\nsize = [256, 512]\n[bench]\nruntimes = ["onnxruntime"]\n')
+    recipe = load_recipe(CompressRecipe, path, {})
+    assert recipe.export.size == (256, 512) and recipe.bench.runtimes == ("onnxruntime",)
+
+
+# ---- the printed recipe
+
+
+@pytest.mark.parametrize("kind", [TrainRecipe, CompressRecipe])
+def test_the_printed_recipe_is_toml_that_gives_the_defaults(tmp_path: Path, kind: type[Section]) -> None:
+    text = recipe_toml(kind)
+    assert load_recipe(kind, _file(tmp_path, text), {}) == kind()
+
+
+def test_the_printed_recipe_shows_every_setting_that_has_a_value() -> None:
+    def leaves(values: dict[str, Any], prefix: str = "") -> set[str]:
+        found: set[str] = set()
+        for key, value in values.items():
+            found |= leaves(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}"}
+        return found
+
+    shown = leaves(tomllib.loads(recipe_toml(CompressRecipe)))
+    assert shown == leaves(CompressRecipe().model_dump()) - {"export.size"}  # TOML has no null
+    assert {"distil.akd.tokens", "bench.threads", "seed"} <= shown
+
+
+# ---- refusals
+
+
+@pytest.mark.parametrize(
+    ("text", "setting"),
+    [
+        ("sede = 1", "sede"),
+        ("[distil]\nstep = 1", "distil.step"),
+        ("[distil.akd]\nangle = 1", "distil.akd.angle"),
+        ("[quantize]\ncalibration_images = 8", "quantize"),
+    ],
+)
+def test_an_unknown_setting_is_refused_by_its_name(tmp_path: Path, text: str, setting: str) -> None:
+    path = _file(tmp_path, text)
+    with pytest.raises(RecipeError) as refusal:
+        load_recipe(CompressRecipe, path, {})
+    assert refusal.value.what == f"{path}: setting '{setting}': Extra inputs are not permitted."
+    assert refusal.value.hint == "See the settings with: edpct recipe"
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [
+        ("seed", -1),
+        ("prune.macs", 0.0),
+        ("prune.macs", 1.0),
+        ("prune.macs", float("nan")),
+        ("prune.round_to", 0),
+        ("prune.importance", "l3"),
+        ("distil.steps", 0),
+        ("distil.batch", 0),
+        ("distil.crop", 32),
+        ("distil.crop", 100),
+        ("distil.lr", 0.0),
+        ("distil.warmup", 1.0),
+        ("distil.dice", -0.1),
+        ("distil.scale", (-1.0, 1.0)),
+        ("distil.scale", (0.0, 1.0)),
+        ("distil.scale", (1.5, 0.5)),
+        ("distil.precision", "fp16"),
+        ("distil.save_every", 0),
+        ("distil.temperature", 0.0),
+        ("distil.akd.tokens", 2),
+        ("distil.akd.tokens", 257),
+        ("export.opset", 17),
+        ("export.tolerance", 0.0),
+        ("bench.seconds", 0.0),
+        ("bench.threads", -1),
+        ("bench.runtimes", ()),
+        ("build.target", "tpu"),
+    ],
+)
+def test_a_value_out_of_range_is_refused_by_its_name(setting: str, value: object) -> None:
+    with pytest.raises(RecipeError) as refusal:
+        load_recipe(CompressRecipe, None, {setting: value})
+    assert refusal.value.what.startswith(f"setting '{setting}'") and refusal.value.what.endswith(".")
+    assert "\n" not in str(refusal.value)
+
+
+def test_a_recipe_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError) as refusal:
+        load_recipe(TrainRecipe, tmp_path / "none.toml", {})
+    assert str(refusal.value) == (
+        f"There is no recipe {tmp_path / 'none.toml'}. Write one with: edpct recipe > recipe.toml"
+    )
+
+
+@pytest.mark.parametrize("content", [b"seed = = 1", b"[train\nsteps = 1", b"seed = 1\nseed = 2", b"\xff\xfe\x00"])
+def test_what_is_no_toml_is_refused(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "recipe.toml"
+    path.write_bytes(content)
+    with pytest.raises(RecipeError, match=r"recipe\.toml cannot be read as TOML: "):
+        load_recipe(TrainRecipe, path, {})
+
+
+def test_a_folder_in_the_place_of_the_recipe_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match="cannot be read as TOML"):
+        load_recipe(TrainRecipe, tmp_path, {})
+
+
+def test_a_section_that_is_no_table_is_refused_with_and_without_a_flag_for_it(tmp_path: Path) -> None:
+    path = _file(tmp_path, "train = 5\n")
+    for flags in ({}, {"train.steps": 3}):
+        with pytest.raises(RecipeError, match="setting 'train'"):
+            load_recipe(TrainRecipe, path, flags)
+
+
+def test_settings_cannot_be_changed_after_they_were_checked() -> None:
+    with pytest.raises(ValueError, match="frozen"):
+        TrainRecipe().seed = 1  # type: ignore[misc]
