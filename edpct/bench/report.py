@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import os
 import platform
 from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import date
 from importlib import metadata
-from pathlib import Path
 from typing import Any
 
 from edpct import __version__
 from edpct.bench.engines import Row
+from edpct.runtimes.inventory import cpu_cores, cpu_name
 
 SCHEMA = 1
 VERSIONED = (
@@ -47,20 +46,9 @@ def machine() -> dict[str, Any]:
             continue
     return {
         "date": date.today().isoformat(),
-        "machine": {"cpu": cpu_name(), "cores": os.cpu_count(), "system": platform.platform()},
+        "machine": {"cpu": cpu_name(), "cores": cpu_cores(), "system": platform.platform()},
         "versions": {"edpct": __version__, "python": platform.python_version(), **versions},
     }
-
-
-def cpu_name() -> str:
-    """The processor's model name; the architecture where the system does not tell."""
-    try:
-        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-            if line.lower().startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    except OSError:
-        pass
-    return platform.processor() or platform.machine()
 
 
 def _row(row: Row) -> dict[str, Any]:

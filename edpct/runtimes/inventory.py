@@ -98,8 +98,8 @@ def take_inventory() -> Inventory:
     return Inventory(
         python=platform.python_version(),
         platform=platform.platform(),
-        cpu=_cpu_name(),
-        cores=_cores(),
+        cpu=cpu_name(),
+        cores=cpu_cores(),
         memory_bytes=_memory_bytes(),
         edpct=__version__,
         packages=tuple(
@@ -153,7 +153,8 @@ def _version(distribution: str) -> str | None:
         return None
 
 
-def _cpu_name() -> str:
+def cpu_name() -> str:
+    """The processor's model name; a board's name, or the architecture, where the system does not tell."""
     for source, key in (("/proc/cpuinfo", "model name"), ("/proc/device-tree/model", "")):  # x86; ARM
         for line in _lines(Path(source)):
             if not key:
@@ -163,7 +164,8 @@ def _cpu_name() -> str:
     return platform.processor() or platform.machine()
 
 
-def _cores() -> int:
+def cpu_cores() -> int:
+    """Logical CPUs that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
