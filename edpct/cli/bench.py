@@ -25,16 +25,20 @@ def bench_command(
 ) -> None:
     """Measure FPS and mIoU of engines, taking turns in one run."""
     import json
+    from dataclasses import replace
 
     from edpct.bench.engines import bench, card_of, find_dataset, plan_rows
     from edpct.bench.report import class_table_of, machine_line, report_data, table_of
     from edpct.cli.screen import screen, show_table
     from edpct.data.layouts import open_dataset
+    from edpct.errors import RunError
     from edpct.recipe import BenchSettings, Section, load_recipe
 
     class Asked(Section):
         bench: BenchSettings = BenchSettings()
 
+    if json_file is not None and not json_file.resolve().parent.is_dir():
+        raise RunError(f"There is no folder {json_file.parent} for --json.", "Make it first.")
     progress = screen()
     flags = {"bench.threads": threads, "bench.seconds": seconds, "bench.rounds": rounds}
     settings = load_recipe(Asked, None, flags).bench
@@ -42,6 +46,8 @@ def bench_command(
     requests = plan_rows(engine, runtime, device, progress)
     cards = [card_of(request.path) for request in requests]
     dataset = find_dataset(cards, given, progress) if accuracy or given else None
+    if not accuracy:
+        requests = [replace(request, accuracy=False) for request in requests]
     report = report_data(bench(requests, dataset, settings, progress), settings=settings.model_dump(mode="json"))
     show_table(*table_of(report))
     show_table(*class_table_of(report))

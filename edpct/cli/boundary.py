@@ -12,6 +12,10 @@ from typer.core import TyperGroup
 from edpct.errors import EdpctError
 
 TRACEBACK_VARIABLE = "EDPCT_TRACEBACK"
+FULL = (errno.ENOSPC, errno.EDQUOT)
+WRONG_PATH = (
+    errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENOENT, errno.ENAMETOOLONG,
+)  # fmt: skip
 
 
 class GuardedGroup(TyperGroup):
@@ -30,19 +34,12 @@ class GuardedGroup(TyperGroup):
         except MemoryError:
             _stop(2, "This machine ran out of memory.", "Use a smaller batch, crop or input size.")
         except OSError as error:
-            if error.errno in (errno.ENOSPC, errno.EDQUOT):
-                _stop(
-                    2,
-                    "The disk is full; what was finished is kept.",
-                    "Free some space and run the same command again.",
-                )
-            if error.filename and error.errno in (
-                errno.EACCES,
-                errno.EPERM,
-                errno.EROFS,
-                errno.ENOTDIR,
-                errno.EISDIR,
-            ):
+            if error.errno == errno.EPIPE:
+                raise  # the reader has gone (edpct ... | head); typer ends quietly
+            if error.errno in FULL:
+                hint = "Free some space and run the same command again."
+                _stop(2, "The disk is full; what was finished is kept.", hint)
+            if error.filename and error.errno in WRONG_PATH:
                 _stop(2, f"{error.filename}: {error.strerror}.", "Check the path and its permissions.")
             _bug(error)
         except (typer.Exit, typer.Abort, typer.BadParameter):

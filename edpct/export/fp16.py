@@ -44,5 +44,19 @@ def convert_fp16(source: Path, target: Path, card: Card) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # tiny constants become the smallest half: the converter says so for each
         half = convert_float_to_float16(graph, keep_io_types=True, op_block_list=list(KEEP_FP32))
+    _drop_repeated_casts(half)
     OnnxModel(half).topological_sort()  # the converter appends the casts of the inputs at the end
     write_onnx(half, card.model_copy(update={"precision": "fp16"}), target)
+
+
+def _drop_repeated_casts(graph: onnx.ModelProto) -> None:
+    """Keep one Cast per output name: the converter adds one for every reader of a constant that stays in FP32."""
+    seen: set[str] = set()
+    kept = []
+    for node in graph.graph.node:
+        if node.op_type == "Cast" and node.output[0] in seen:
+            continue
+        seen.update(node.output)
+        kept.append(node)
+    del graph.graph.node[:]
+    graph.graph.node.extend(kept)

@@ -52,7 +52,35 @@ def quantise_int8(source: Path, target: Path, card: Card, images: Sequence[NDArr
             )
     except (RuntimeError, ValueError, nncf.ValidationError, nncf.UnsupportedModelError) as error:
         raise QuantisationError(f"NNCF cannot quantise {source.name}: {str(error).splitlines()[0]}") from error
+    make_signed(quantised)
     write_onnx(quantised, card.model_copy(update={"precision": "int8"}), target)
+
+
+def make_signed(graph: onnx.ModelProto) -> None:
+    """Turn uint8 activations into int8 ones, in place.
+
+    NNCF quantises what a ReLU hands on to uint8. TensorRT knows int8 only (uint8 zero points are for DLA; elsewhere its
+    parser reads them as int8 at the same scale, and all above half of the range is clipped), so the scale is stretched
+    from 255 to 127 steps.
+
+    Raises:
+        QuantisationError: a zero point that is not 0.
+    """
+    tensors = {tensor.name: tensor for tensor in graph.graph.initializer}
+    quantisers = [node for node in graph.graph.node if node.op_type in ("QuantizeLinear", "DequantizeLinear")]
+    unsigned = [n for n in quantisers if tensors[n.input[2]].data_type == onnx.TensorProto.UINT8]
+    for name in sorted({node.input[2] for node in unsigned}):
+        zero = onnx.numpy_helper.to_array(tensors[name])
+        if zero.any():
+            raise QuantisationError(f"The zero point '{name}' is not 0, which TensorRT does not take.")
+        tensors[name].CopyFrom(onnx.numpy_helper.from_array(zero.astype(np.int8), name))
+    for name in sorted({node.input[1] for node in unsigned}):
+        scale = onnx.numpy_helper.to_array(tensors[name]) * np.float32(255 / 127)
+        tensors[name].CopyFrom(onnx.numpy_helper.from_array(scale.astype(np.float32), name))
+    codes = {node.output[0] for node in unsigned if node.op_type == "QuantizeLinear"}
+    for value in graph.graph.value_info:
+        if value.name in codes:
+            value.type.tensor_type.elem_type = onnx.TensorProto.INT8
 
 
 def quantised_share(path: Path) -> float:

@@ -86,12 +86,11 @@ def _publish(folder: RunFolder, done: dict[str, Committed], recipe: CompressReci
         **{name: ("quantise", name) for name in ("student-fp16.onnx", "student-int8.onnx")},
         "pictures.png": ("pictures", "pictures.png"),
     }
-    for name in PLANS:
-        if f"{name}.plan" in done["build"].facts["plans"]:
-            wanted |= {
-                f"{name}.plan": ("build", f"{name}.plan"),
-                f"{name}.plan.json": ("build", f"{name}.plan.json"),
-            }
+    for name in [f"{stem}{suffix}" for stem in PLANS for suffix in (".plan", ".plan.json")]:
+        if name.removesuffix(".json") in done["build"].facts["plans"]:
+            wanted[name] = ("build", name)
+        else:  # a plan of an earlier run would not belong to the files beside it
+            (folder.root / name).unlink(missing_ok=True)
     files = {name: folder.publish(done[stage].directory / source, name) for name, (stage, source) in wanted.items()}
     report = dict(done["bench"].facts["report"])
     report |= {

@@ -21,10 +21,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from edpct.errors import RunError
+from edpct.errors import EngineError, RunError
 from edpct.runtimes.artefact import sha256_of
 
 MANIFEST = "manifest.json"
+RESUME_POINT = "resume.pt"
 KEY_LENGTH = 10
 
 
@@ -90,13 +91,14 @@ class RunFolder:
         try:
             manifest = json.loads((directory / MANIFEST).read_text(encoding="utf-8"))
             files: dict[str, str] = manifest["files"]
+            done = Committed(directory, files, manifest["facts"], manifest["seconds"])
+            reason = f"done {manifest['finished']}, {len(files)} files verified"
             for name, digest in files.items():
                 if sha256_of(directory / name) != digest:
                     return self._discard(directory, f"{name} was changed since")
-        except (OSError, ValueError, KeyError) as error:
-            return self._discard(directory, f"its manifest or a file is missing ({error})")
-        done = Committed(directory, files, manifest["facts"], manifest["seconds"])
-        return done, f"done {manifest['finished']}, {len(files)} files verified"
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, EngineError):
+            return self._discard(directory, "its manifest or a file of it is missing or damaged")
+        return done, reason
 
     def workspace(self, stage: str, key: str) -> Path:
         """The folder a stage works in until it is committed; what an interrupted attempt left is still there."""
@@ -109,13 +111,14 @@ class RunFolder:
     ) -> Committed:
         """Turn a workspace into a committed stage: manifest written and flushed, then one rename.
 
-        Files whose names begin with a dot and resume points are left behind.
+        Files whose names begin with a dot, and the resume point of a training, are no artefacts and go.
         """
         workspace = self.workspace(stage, key)
         for path in workspace.iterdir():
             if path.name.startswith("."):
                 path.unlink()
-        files = {path.name: sha256_of(path) for path in sorted(workspace.iterdir()) if path.name != MANIFEST}
+        names = sorted({path.name for path in workspace.iterdir()} - {MANIFEST, RESUME_POINT})
+        files = {name: sha256_of(workspace / name) for name in names}
         content = {
             "stage": stage,
             "key": key,
@@ -130,6 +133,7 @@ class RunFolder:
             os.fsync(file.fileno())
         directory = self._stage(stage, key)
         workspace.rename(directory)
+        (directory / RESUME_POINT).unlink(missing_ok=True)  # only now: a kill before the rename still needs it
         return Committed(directory, files, facts, seconds)
 
     def publish(self, source: Path, name: str) -> Path:

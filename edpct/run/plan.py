@@ -15,9 +15,6 @@ from typing import Any
 from edpct.progress import Progress
 from edpct.run.folder import Committed, RunFolder
 
-FORMAT = 1
-"""Raised when a stage's code changes so that former results must not be used."""
-
 
 @dataclass(frozen=True)
 class Desk:
@@ -47,6 +44,7 @@ class Stage:
         settings: everything else that decides its result, plain JSON values.
         packages: distributions whose version matters to the result.
         work: does it; returns facts for the manifest. A fact "seconds" replaces the time measured around it.
+        format: raised when the stage's code changes so that former results must not be used.
     """
 
     name: str
@@ -54,6 +52,7 @@ class Stage:
     settings: Mapping[str, Any]
     packages: tuple[str, ...]
     work: Callable[[Desk], dict[str, Any]] = field(repr=False)
+    format: int = 1
 
 
 def run_stages(stages: Sequence[Stage], folder: RunFolder, progress: Progress) -> dict[str, Committed]:
@@ -85,7 +84,7 @@ def run_stages(stages: Sequence[Stage], folder: RunFolder, progress: Progress) -
 def _manifest(stage: Stage, parents: Mapping[str, Committed]) -> dict[str, Any]:
     """What decides a stage's result; its hash is the stage's key."""
     return {
-        "format": FORMAT,
+        "format": stage.format,
         "settings": dict(stage.settings),
         "parents": {name: parent.files for name, parent in parents.items()},
         "versions": {name: _version(name) for name in stage.packages},
