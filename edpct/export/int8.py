@@ -77,9 +77,8 @@ def make_signed(graph: onnx.ModelProto) -> None:
     for name in sorted({node.input[1] for node in unsigned}):
         scale = onnx.numpy_helper.to_array(tensors[name]) * np.float32(255 / 127)
         tensors[name].CopyFrom(onnx.numpy_helper.from_array(scale.astype(np.float32), name))
-    codes = {node.output[0] for node in unsigned if node.op_type == "QuantizeLinear"}
-    for value in graph.graph.value_info:
-        if value.name in codes:
+    for value in graph.graph.value_info:  # codes, also where they pass a Reshape or Transpose before they are read
+        if value.type.tensor_type.elem_type == onnx.TensorProto.UINT8:
             value.type.tensor_type.elem_type = onnx.TensorProto.INT8
 
 

@@ -88,16 +88,17 @@ class RunFolder:
         if not directory.is_dir():
             others = any(self.root.glob(f"stages/{stage}-*"))
             return None, "settings or inputs changed" if others else "not done yet"
+        reading = MANIFEST
         try:
             manifest = json.loads((directory / MANIFEST).read_text(encoding="utf-8"))
             files: dict[str, str] = manifest["files"]
             done = Committed(directory, files, manifest["facts"], manifest["seconds"])
             reason = f"done {manifest['finished']}, {len(files)} files verified"
-            for name, digest in files.items():
-                if sha256_of(directory / name) != digest:
-                    return self._discard(directory, f"{name} was changed since")
+            for reading, digest in files.items():
+                if sha256_of(directory / reading) != digest:
+                    return self._discard(directory, f"{reading} was changed since")
         except (OSError, ValueError, KeyError, TypeError, AttributeError, EngineError):
-            return self._discard(directory, "its manifest or a file of it is missing or damaged")
+            return self._discard(directory, f"{reading} is missing or damaged")
         return done, reason
 
     def workspace(self, stage: str, key: str) -> Path:

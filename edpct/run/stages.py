@@ -73,7 +73,7 @@ def compression_stages(teacher: Path, card: Card, dataset: Dataset, recipe: Comp
         ),
         Stage(
             "quantise", ("export",), {**settings["quantise"], **common}, ("onnx", "onnxruntime", "nncf"),
-            partial(_quantise, recipe, dataset), format=2,
+            partial(_quantise, recipe, dataset), format=3,
         ),
         Stage(
             "build", ("quantise",), settings["build"], ("tensorrt", "tensorrt-rtx"), partial(_build, recipe)

@@ -47,18 +47,14 @@ class CropDataset(TorchDataset):
         """Check every image before hours of training depend on it; keep what fits in memory."""
         areas = np.zeros(len(self.samples))
         room = CACHE_BYTES
-        rest = self.dataset.split("val")
-        with progress.task("Reading images", len(self.samples) + len(rest)) as update:
-            for done, sample in enumerate(rest, 1):
-                self.dataset.read(sample)
-                update(done, "val")
+        with progress.task("Reading images", len(self.samples)) as update:
             for index, sample in enumerate(self.samples):
                 image, labels = self.dataset.read(sample)
                 areas[index] = labels.size
                 room -= image.nbytes + labels.nbytes
                 if room > 0:
                     self.cache[index] = (image, labels)
-                update(len(rest) + index + 1, "train")
+                update(index + 1, "")
         return areas / areas.sum()
 
     def __len__(self) -> int:

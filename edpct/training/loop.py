@@ -73,6 +73,7 @@ class _Training:
         self.accelerator = Accelerator(mixed_precision="no")
         self.bf16 = use_bf16(settings.precision)
         self.whole = True  # weights, statistics and step count belong together: fit for a resume point
+        _read_val(dataset, progress)
         self.crops = CropDataset(dataset, task.preprocessing, settings, seed, progress)
         optimiser = torch.optim.AdamW(_decay_groups(learner, settings.weight_decay), lr=settings.lr)
         self.learner, self.optimiser = self.accelerator.prepare(learner, optimiser)
@@ -164,6 +165,15 @@ class _Training:
         self.schedule.load_state_dict(point["schedule"])
         self.history, self.step = History.from_dict(point["history"]), point["step"]
         self.progress.say(f"{self.title}: going on after step {self.step} of {self.settings.steps}.")
+
+
+def _read_val(dataset: Dataset, progress: Progress) -> None:
+    """Find a validation image that cannot be used before training, not at the first validation."""
+    samples = dataset.split("val")
+    with progress.task("Checking val", len(samples)) as update:
+        for done, sample in enumerate(samples, 1):
+            dataset.read(sample)
+            update(done, "")
 
 
 def validate(model: nn.Module, dataset: Dataset, task: Task, device: torch.device | str = "cpu") -> Accuracy:
