@@ -88,8 +88,8 @@ class Task(BaseModel):
 
     @property
     def palette(self) -> NDArray[np.uint8]:
-        """Colours of the labels 0..255, shape (256, 3), uint8; grey where no class is."""
-        table = np.full((256, 3), 110, np.uint8)
+        """Colours of the labels 0..255, shape (256, 3), uint8; black where no class is."""
+        table = np.zeros((256, 3), np.uint8)
         table[: self.num_classes] = [c.colour for c in self.classes]
         return table
 

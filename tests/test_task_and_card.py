@@ -99,7 +99,7 @@ def test_the_palette_holds_the_class_colours_and_grey_for_the_rest() -> None:
     palette = _task().palette
     assert palette.shape == (256, 3) and palette.dtype == np.uint8
     assert palette[:2].tolist() == [[1, 2, 3], [250, 0, 9]]
-    assert (palette[2:] == 110).all()
+    assert (palette[2:] == 0).all()
 
 
 # ---- card

@@ -83,7 +83,8 @@ def compression_stages(teacher: Path, card: Card, dataset: Dataset, recipe: Comp
             partial(_bench, recipe, dataset),
         ),
         Stage(
-            "pictures", ("export", "quantise"), common, ("onnxruntime", "pillow"), partial(_pictures, dataset)
+            "pictures", ("export", "quantise"), common, ("onnxruntime", "pillow"), partial(_pictures, dataset),
+            format=2,
         ),
     ]  # fmt: skip
 
