@@ -23,7 +23,7 @@ from typing import Any
 from edpct.bench.report import machine
 
 EDPCT = (sys.executable, "-m", "edpct")
-RECIPE = Path(__file__).parent / "recipes" / "demo-compress.toml"
+RECIPE = Path(__file__).parent / "recipes" / "resume-compress.toml"
 
 
 def main() -> int:

@@ -29,7 +29,7 @@ from edpct.pruning.prune import prune_to_macs
 from edpct.recipe import CompressRecipe
 from edpct.run.plan import Desk, Stage
 from edpct.runtimes.artefact import sha256_of
-from edpct.training.loop import fit
+from edpct.training.loop import Training
 
 WEIGHTS = "weights.safetensors"
 PARITY_IMAGES = 4
@@ -132,11 +132,11 @@ def _distil(recipe: CompressRecipe, dataset: Dataset, desk: Desk) -> dict[str, A
     task = teacher.card.task
     torch.manual_seed(recipe.seed)
     learner = DistilLearner(student.model, teacher.model, recipe.distil, task.ignore_index, task.num_classes)
-    history = fit(
+    history = Training(
         learner, dataset, task, recipe.distil,
         seed=recipe.seed, workspace=desk.workspace, fingerprint=desk.workspace.name, progress=desk.progress,
         title="Distilling",
-    )  # fmt: skip
+    ).run()  # fmt: skip
     card = _recount(student.card, student.model, network=f"E{teacher.card.network}")
     save_checkpoint(desk.workspace / WEIGHTS, student.model, card)
     return history.as_dict()

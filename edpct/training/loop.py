@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -27,62 +28,54 @@ from edpct.training.resume import History, Measure, load_point, save_point
 MAX_GRADIENT_NORM = 5.0
 
 
-def fit(
-    learner: Learner,
-    dataset: Dataset,
-    task: Task,
-    settings: OptimiseSettings,
-    *,
-    seed: int,
-    workspace: Path,
-    fingerprint: str,
-    progress: Progress,
-    title: str,
-) -> History:
-    """Train ``learner`` in place and return what validation showed.
+@dataclass
+class Training:
+    """One training of a learner, in place.
 
-    Args:
+    Attributes:
+        task: the dataset's task at the size to validate at.
         workspace: folder for the resume point; training goes on from there if one is found.
         fingerprint: identifies settings and data; a resume point with another one is refused.
+        title: what progress calls it.
 
     Raises:
-        TrainingError: the loss is not finite, or a resume point does not fit.
+        TrainingError: a resume point does not fit.
+        DataError: an image or mask of either split cannot be used.
     """
-    return _Training(learner, dataset, task, settings, seed, workspace, fingerprint, progress, title).run()
 
+    learner: Learner
+    dataset: Dataset
+    task: Task
+    settings: OptimiseSettings
+    seed: int
+    workspace: Path
+    fingerprint: str
+    progress: Progress
+    title: str
 
-class _Training:
-    """The state of one training: step, optimiser, schedule, history."""
-
-    def __init__(
-        self,
-        learner: Learner,
-        dataset: Dataset,
-        task: Task,
-        settings: OptimiseSettings,
-        seed: int,
-        workspace: Path,
-        fingerprint: str,
-        progress: Progress,
-        title: str,
-    ) -> None:
-        self.dataset, self.task, self.settings = dataset, task, settings
-        self.workspace, self.fingerprint = workspace, fingerprint
-        self.progress, self.title = progress, title
+    def __post_init__(self) -> None:
         # Autocast is ours: Accelerate keeps one precision for the whole process, and not every run wants the same.
         self.accelerator = Accelerator(mixed_precision="no")
-        self.bf16 = use_bf16(settings.precision)
+        self.bf16 = use_bf16(self.settings.precision)
         self.whole = True  # weights, statistics and step count belong together: fit for a resume point
-        _read_val(dataset, progress)
-        self.crops = CropDataset(dataset, task.preprocessing, settings, seed, progress)
-        optimiser = torch.optim.AdamW(_decay_groups(learner, settings.weight_decay), lr=settings.lr)
-        self.learner, self.optimiser = self.accelerator.prepare(learner, optimiser)
-        self.schedule = LambdaLR(optimiser, lambda step: warmup_cosine(step, settings.steps, settings.warmup))
+        _read_val(self.dataset, self.progress)
+        self.crops = CropDataset(self.dataset, self.task.preprocessing, self.settings, self.seed, self.progress)
+        groups = _decay_groups(self.learner, self.settings.weight_decay)
+        optimiser = torch.optim.AdamW(groups, lr=self.settings.lr)
+        steps, warmup = self.settings.steps, self.settings.warmup
+        self.schedule = LambdaLR(optimiser, lambda step: warmup_cosine(step, steps, warmup))
+        self.learner, self.optimiser = self.accelerator.prepare(self.learner, optimiser)
         self.history = History()
         self.step = 0
         self._resume()
 
     def run(self) -> History:
+        """Train to the last step and return what validation showed; the learner ends on the CPU, in eval mode.
+
+        Raises:
+            TrainingError: the loss is not finite.
+            RunError: a resume point cannot be written.
+        """
         steps = self.settings.steps
         losses: list[float] = []  # since the last validation
         began = time.monotonic()

@@ -17,7 +17,7 @@ from edpct.models.checkpoint import load_checkpoint, save_checkpoint
 from edpct.models.dpctnet import dpctnet
 from edpct.progress import Progress
 from edpct.recipe import TrainRecipe
-from edpct.training.loop import fit
+from edpct.training.loop import Training
 from edpct.training.objective import SupervisedLearner, tap_widths
 from edpct.training.resume import RESUME_FILE, History
 
@@ -42,7 +42,7 @@ def teach(recipe: TrainRecipe, dataset: Dataset, out: Path, size: tuple[int, int
         size: input height and width that the teacher is validated, exported and measured at.
 
     Raises:
-        TrainingError: see :func:`edpct.training.loop.fit`.
+        TrainingError: see :func:`edpct.training.loop.Training`.
         RunError: ``out`` holds a teacher of another recipe.
     """
     task = dataset.task.at_size(*size)
@@ -57,10 +57,10 @@ def teach(recipe: TrainRecipe, dataset: Dataset, out: Path, size: tuple[int, int
     settings = recipe.train
     taps = tap_widths(model, ("cnn", "transformer")) if settings.auxiliary > 0 else {}
     learner = SupervisedLearner(model, task.ignore_index, task.num_classes, settings.dice, settings.auxiliary, taps)
-    history = fit(
+    history = Training(
         learner, dataset, task, settings,
         seed=recipe.seed, workspace=out, fingerprint=fingerprint, progress=progress, title=f"Training {recipe.preset}",
-    )  # fmt: skip
+    ).run()  # fmt: skip
     card = Card(
         network=f"DP-CTNet {recipe.preset}",
         task=task,

@@ -26,7 +26,7 @@ from edpct.progress import Progress, Silent, Update
 from edpct.recipe import TeachSettings, TrainRecipe
 from edpct.task import ClassInfo, Preprocessing, Task
 from edpct.training.crops import CropDataset
-from edpct.training.loop import fit, use_bf16, validate, warmup_cosine
+from edpct.training.loop import Training, use_bf16, validate, warmup_cosine
 from edpct.training.objective import Learner, SupervisedLearner, dice_loss, label_terms, tap_widths
 from edpct.training.resume import RESUME_FILE, History, load_point, save_point
 from edpct.training.teach import teach
@@ -276,10 +276,10 @@ def _fit(
     fingerprint: str = "a",
 ) -> History:
     workspace.mkdir(exist_ok=True)
-    return fit(
+    return Training(
         learner, dataset, SCENE_TASK.at_size(128, 128), settings,
         seed=3, workspace=workspace, fingerprint=fingerprint, progress=progress or Silent(), title="Training",
-    )  # fmt: skip
+    ).run()  # fmt: skip
 
 
 class Interrupting(Silent):
