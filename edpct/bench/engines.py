@@ -95,6 +95,8 @@ def find_dataset(cards: Sequence[Card], given: Dataset | None, progress: Progres
     for card in cards:
         if card.data is not None and Path(card.data.directory).is_dir():
             return open_source(card.data)
+        if card.data is not None:
+            progress.say(f"The data of {card.network} no longer lies in {card.data.directory}.")
     progress.say(
         "No data is known for these engines, so mIoU is not measured and images are noise. Give it with --data DIR"
     )

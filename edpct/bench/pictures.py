@@ -17,7 +17,7 @@ from edpct.runtimes.table import open_session
 from edpct.task import Task
 
 CELL, GAP, HEAD = 256, 6, 30
-COLUMNS = ("image", "truth", "teacher", "student INT8", "disagreement")
+COLUMNS = ("image", "truth", "teacher", "student INT8", "teacher ≠ student")
 PAPER, INK = (250, 250, 248), (40, 40, 40)
 DISAGREE = np.array((230, 30, 60), np.uint8)
 
@@ -93,7 +93,7 @@ def _sheet(rows: list[list[NDArray[np.uint8]]], task: Task) -> Image.Image:
             picture = Image.fromarray(cell).resize((CELL, CELL), resample)
             sheet.paste(picture, (GAP + column * (CELL + GAP), HEAD + line * (CELL + GAP)))
     left, top = GAP, sheet.height - HEAD + 8
-    legend = [(c.name, c.colour) for c in task.classes] + [("ignored", tuple(task.palette[task.ignore_index]))]
+    legend = [(c.name, c.colour) for c in task.classes] + [("not counted", tuple(task.palette[task.ignore_index]))]
     for name, colour in legend:
         draw.rectangle((left, top + 1, left + 14, top + 15), tuple(int(v) for v in colour))
         draw.text((left + 20, top), name, INK, font)

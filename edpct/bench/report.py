@@ -14,6 +14,7 @@ from edpct.bench.engines import Row
 from edpct.runtimes.inventory import cpu_cores, cpu_name
 
 SCHEMA = 1
+UNSTEADY = 1.3  # slowest over fastest turn of one engine, above which the reader is told
 VERSIONED = (
     "numpy",
     "torch",
@@ -113,6 +114,25 @@ def markdown_table(header: Sequence[str], lines: Sequence[Sequence[str]], number
     """A Markdown table; with ``numbers``, all columns but the first go to the right."""
     rule = ["---"] + ["--:" if numbers else "---"] * (len(header) - 1)
     return "\n".join("| " + " | ".join(line) + " |" for line in (header, rule, *lines))
+
+
+def method_of(report: dict[str, Any]) -> str:
+    """What the numbers of the table include, and how steady the machine was."""
+    first = report["rows"][0]
+    size, runtime = "x".join(map(str, first["input"])), first["runtime"]
+    text = (
+        f"Batch 1 at {size}. FPS = 1000 / median latency in ms, from normalised image to logits at full size, both in "
+        f"host memory; the engines take turns; p99 on {runtime}. mIoU over the val split from one confusion matrix, "
+        f"measured on the engine itself by {runtime}. Precision is what the graph stores: on a CPU, FP16 graphs and "
+        "what INT8 graphs leave in floating point are computed in FP32."
+    )
+    drift = max(max(row["latency_ms"]["rounds"]) / min(row["latency_ms"]["rounds"]) for row in report["rows"])
+    if drift > UNSTEADY:
+        text += (
+            f" The machine was not steady: an engine's median changed by up to {drift:.1f} times from turn to turn. "
+            "Something else may have been running; compare engines within this table only."
+        )
+    return text
 
 
 def machine_line(report: dict[str, Any]) -> str:

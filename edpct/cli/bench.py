@@ -28,7 +28,7 @@ def bench_command(
     from dataclasses import replace
 
     from edpct.bench.engines import bench, card_of, find_dataset, plan_rows
-    from edpct.bench.report import class_table_of, machine_line, report_data, table_of
+    from edpct.bench.report import class_table_of, machine_line, method_of, report_data, table_of
     from edpct.cli.screen import screen, show_table
     from edpct.data.layouts import open_dataset
     from edpct.errors import RunError
@@ -51,6 +51,7 @@ def bench_command(
     report = report_data(bench(requests, dataset, settings, progress), settings=settings.model_dump(mode="json"))
     show_table(*table_of(report))
     show_table(*class_table_of(report))
+    typer.echo(method_of(report) + "\n")
     typer.echo(machine_line(report))
     if json_file is not None:
         json_file.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")

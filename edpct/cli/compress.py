@@ -45,3 +45,4 @@ def compress_command(
     for name, path in result.files.items():
         typer.echo(f"{name:22} {path}")
     typer.echo(f"\nThe page: {result.page}")
+    typer.echo(f"Next: edpct bench --engine {result.files['student-int8.onnx']}")

@@ -39,5 +39,5 @@ def train_command(
     last = taught.history.measures[-1]
     cells = ["–" if value is None else f"{100 * value:.1f}" for value in last.iou]
     show_table(["val IoU %", *taught.card.task.names, "mIoU"], [["teacher", *cells, f"{100 * last.miou:.1f}"]])
-    typer.echo(f"Wrote {taught.checkpoint} after {taught.history.seconds / 60:.1f} minutes of training.")
+    typer.echo(f"{taught.checkpoint}: {taught.history.seconds / 60:.1f} minutes of training.")
     typer.echo(f"Next: edpct compress --teacher {taught.checkpoint}")

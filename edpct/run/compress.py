@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from edpct.bench.engines import check_classes
-from edpct.bench.report import class_table_of, machine_line, markdown_table, table_of
+from edpct.bench.report import class_table_of, machine_line, markdown_table, method_of, table_of
 from edpct.card import Card
 from edpct.data.layouts import open_dataset, open_source
 from edpct.data.samples import Dataset
@@ -118,24 +118,18 @@ def _summary(name: str, stage: Committed) -> dict[str, Any]:
 def _page(report: dict[str, Any]) -> str:
     rows = {row["name"]: row for row in reversed(report["rows"])}
     teacher, student = rows["teacher"], rows["INT8"]
-    size = "x".join(map(str, teacher["input"]))
     runtime = student["runtime"]
     claim = (
         f"The INT8 student has {student['macs'] / teacher['macs']:.1%} of the teacher's MACs, "
         f"{student['fps'] / teacher['fps']:.1f} times its FPS on {runtime} (teacher FP32, student INT8) and "
-        f"{100 * (student['miou'] - teacher['miou']):+.2f} points of mIoU."
-    )
-    method = (
-        f"Batch 1 at {size}. FPS = 1000 / median latency in ms, from normalised image to logits at full size, both in "
-        f"host memory; the engines take turns; p99 on {runtime}. mIoU over the val split from one confusion matrix, "
-        f"measured on the engine itself by {runtime}. Precision is what the graph stores: on a CPU, FP16 graphs and "
-        "what INT8 graphs leave in floating point are computed in FP32."
+        f"{100 * (student['miou'] - teacher['miou']):+.2f} points of mIoU"
+        f"{_largest_loss(teacher['iou'], student['iou'])}."
     )
     parts = [
         f"# {teacher['network']}, compressed",
         claim,
         markdown_table(*table_of(report)),
-        method,
+        method_of(report),
         markdown_table(*class_table_of(report)),
         "![image, truth, teacher, student, disagreement](pictures.png)",
         markdown_table(
@@ -144,3 +138,10 @@ def _page(report: dict[str, Any]) -> str:
         machine_line(report),
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def _largest_loss(teacher: dict[str, float | None], student: dict[str, float | None]) -> str:
+    """The class that lost most, as a half sentence: a mean can hide a class that is gone."""
+    lost = {name: was - (student[name] or 0.0) for name, was in teacher.items() if was is not None}
+    worst = max(lost, key=lambda name: lost[name])
+    return f"; most is lost on {worst}, {-100 * lost[worst]:+.1f} points of IoU" if lost[worst] > 0 else ""

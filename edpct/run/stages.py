@@ -84,7 +84,7 @@ def compression_stages(teacher: Path, card: Card, dataset: Dataset, recipe: Comp
         ),
         Stage(
             "pictures", ("export", "quantise"), common, ("onnxruntime", "pillow"), partial(_pictures, dataset),
-            format=2,
+            format=3,
         ),
     ]  # fmt: skip
 

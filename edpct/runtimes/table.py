@@ -64,15 +64,6 @@ class Runtime:
 
 _ROWS = (
     Runtime(
-        name="onnxruntime",
-        title="ONNX Runtime",
-        module="onnx_runtime",
-        packages=("onnxruntime",),
-        extra="cpu",
-        suffixes=(".onnx",),
-        devices=("cpu", "cuda", "tensorrt"),
-    ),
-    Runtime(
         name="openvino",
         title="OpenVINO",
         module="open_vino",
@@ -80,6 +71,15 @@ _ROWS = (
         extra="cpu",
         suffixes=(".onnx",),
         devices=("cpu",),
+    ),
+    Runtime(
+        name="onnxruntime",
+        title="ONNX Runtime",
+        module="onnx_runtime",
+        packages=("onnxruntime",),
+        extra="cpu",
+        suffixes=(".onnx",),
+        devices=("cpu", "cuda", "tensorrt"),
     ),
     Runtime(
         name="tensorrt",
