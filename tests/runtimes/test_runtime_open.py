@@ -45,7 +45,7 @@ def test_every_row_has_a_file_and_a_name_of_its_own() -> None:
 def test_an_unknown_runtime_comes_first(tmp_path: Path) -> None:
     error = refusal(tmp_path / "nowhere.onnx", "tflite", device="npu")
     assert error.what == "There is no runtime 'tflite'."
-    assert error.hint == "Choose from: onnxruntime, openvino, tensorrt, tensorrt-rtx, torch."
+    assert error.hint == "Choose from: openvino, onnxruntime, tensorrt, tensorrt-rtx, torch."
 
 
 def test_then_an_unknown_device(tmp_path: Path) -> None:
@@ -69,7 +69,7 @@ def test_then_the_suffix(tmp_path: Path, no_gpu: None) -> None:
     text.write_bytes(b"x")
     error = refusal(onnx, "tensorrt")
     assert error.what == "TensorRT opens .plan and .engine files, and student.onnx is none."
-    assert error.hint == "Open it with: onnxruntime, openvino."
+    assert error.hint == "Open it with: openvino, onnxruntime."
     assert refusal(text, "openvino").hint == "No runtime opens .txt."
 
 
@@ -134,7 +134,7 @@ def test_then_a_package_that_cannot_be_imported(conv_relu: ConvRelu, monkeypatch
     assert error.hint == "Install it again with: pip install --force-reinstall 'edpct[cpu]'"
 
 
-@pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
+@pytest.mark.parametrize("runtime", ["openvino", "onnxruntime"])
 @pytest.mark.parametrize("damage", [lambda b: b[: len(b) // 2], lambda b: b"not a protobuf at all"])
 def test_then_a_damaged_model(
     tmp_path: Path, conv_relu: ConvRelu, runtime: str, damage: Callable[[bytes], bytes]
@@ -205,8 +205,8 @@ def test_rows_that_fit_a_file(tmp_path: Path, write_plan: Callable[..., Path]) -
     def names(path: Path) -> list[str]:
         return [row.name for row in runtimes_for(path)]
 
-    assert names(tmp_path / "a.onnx") == ["onnxruntime", "openvino"]
-    assert names(tmp_path / "a.ONNX") == ["onnxruntime", "openvino"]
+    assert names(tmp_path / "a.onnx") == ["openvino", "onnxruntime"]
+    assert names(tmp_path / "a.ONNX") == ["openvino", "onnxruntime"]
     assert names(tmp_path / "a.pt") == names(tmp_path / "a.safetensors") == ["torch"]
     assert names(tmp_path / "a.txt") == []
     assert names(tmp_path / "a.plan") == ["tensorrt", "tensorrt-rtx"]  # no sidecar to ask
