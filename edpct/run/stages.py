@@ -151,7 +151,8 @@ def _export(recipe: CompressRecipe, dataset: Dataset, desk: Desk) -> dict[str, A
         for done, (stage, name) in enumerate(names.items(), 1):
             checkpoint = load_checkpoint(desk.file(stage, WEIGHTS))
             path = desk.workspace / name
-            export_onnx(checkpoint.model, checkpoint.card, path, recipe.export, desk.progress)
+            if not path.exists():  # an interrupted attempt left it; files get their names when they are whole
+                export_onnx(checkpoint.model, checkpoint.card, path, recipe.export, desk.progress)
             parity = check_parity(checkpoint.model, path, size, images, recipe.export.tolerance)
             facts[name] = asdict(parity)
             update(done, f"{name}: largest difference {parity.largest:.0e} of the logits' range")
@@ -168,7 +169,8 @@ def _quantise(recipe: CompressRecipe, dataset: Dataset, desk: Desk) -> dict[str,
     with desk.progress.task("Quantising", 2) as update:
         convert_fp16(source, desk.workspace / "student-fp16.onnx", card)
         update(1, "FP16")
-        quantise_int8(source, int8, card, images)
+        if not int8.exists():
+            quantise_int8(source, int8, card, images)
         update(2, f"INT8, {len(images)} calibration images")
     return {"calibration_images": len(images), "int8_weights": quantised_share(int8)}
 
