@@ -60,7 +60,7 @@ def test_red_is_exactly_where_they_disagree(
     for line, seen in enumerate(chosen):
         differs = disc(seen.image)
         assert differs.any() and not differs.all()
-        red = (cell(sheet, line, "disagreement") == DISAGREE).all(axis=-1)
+        red = (cell(sheet, line, "teacher ≠ student") == DISAGREE).all(axis=-1)
         assert np.array_equal(red, differs)
         assert np.array_equal(cell(sheet, line, "truth"), colours[seen.labels])
         assert np.array_equal(cell(sheet, line, "teacher"), colours[teacher(seen.image)])
@@ -73,7 +73,7 @@ def test_agreement_is_grey(compressed_run: Path, scenes: Path, tmp_path: Path) -
     picture_sheet(engine, engine, open_dataset(scenes), target, Silent(), count=1)
     sheet = np.asarray(Image.open(target))
     assert sheet.shape[0] == 2 * HEAD + CELL + GAP
-    grey = cell(sheet, 0, "disagreement").astype(int)
+    grey = cell(sheet, 0, "teacher ≠ student").astype(int)
     assert np.ptp(grey, axis=-1).max() == 0
 
 

@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from edpct.bench.engines import Request, bench, card_of, check_classes, find_dataset, plan_rows
-from edpct.bench.report import class_table_of, machine_line, markdown_table, report_data, table_of
+from edpct.bench.report import class_table_of, machine_line, markdown_table, method_of, report_data, table_of
 from edpct.data.layouts import open_dataset
 from edpct.errors import DataError, EngineError
 from edpct.progress import Silent
@@ -184,7 +184,7 @@ def test_an_engine_without_a_card_is_refused(compressed_run: Path, tmp_path: Pat
 def test_every_runtime_that_fits_gives_a_row_and_the_first_the_accuracy(compressed_run: Path) -> None:
     path = compressed_run / "student.onnx"
     rows = plan_rows([path], None, "", Silent())
-    assert [(row.runtime, row.accuracy) for row in rows] == [("onnxruntime", True), ("openvino", False)]
+    assert [(row.runtime, row.accuracy) for row in rows] == [("openvino", True), ("onnxruntime", False)]
     assert [row.runtime for row in plan_rows([path], "openvino", "", Silent())] == ["openvino"]
 
 
@@ -234,7 +234,7 @@ def test_data_is_found_where_the_card_says(compressed_run: Path, scenes: Path) -
     gone = card.model_copy(update={"data": card.data.model_copy(update={"directory": "/nowhere"})})
     heard = Heard()
     assert find_dataset([gone], None, heard) is None
-    assert heard.lines and "--data" in heard.lines[0]
+    assert "no longer lies in /nowhere" in heard.lines[0] and "--data" in heard.lines[1]
     given = open_dataset(scenes)
     assert find_dataset([card], given, Silent()) is given
 
@@ -268,3 +268,10 @@ def test_the_machine_in_a_line(report: dict[str, Any]) -> None:
     line = machine_line(report)
     assert report["machine"]["cpu"] in line and f"onnxruntime {onnxruntime.__version__}" in line
     assert ", 1 threads, " in line
+
+
+@pytest.mark.parametrize(("rounds", "steady"), [([10.0, 11.0, 12.0], True), ([10.0, 25.0], False)])
+def test_a_machine_that_was_not_steady_is_named(rounds: list[float], steady: bool) -> None:
+    rows = [{"input": [256, 512], "runtime": "openvino", "latency_ms": {"rounds": rounds}}]
+    text = method_of({"rows": rows})
+    assert "256x512" in text and ("2.5 times" in text) is not steady
