@@ -36,7 +36,12 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as scratch:
         result = check(Path(scratch), asked.kills, asked.steps, asked.seed)
     asked.out.mkdir(parents=True, exist_ok=True)
-    record = {**machine(), "seed": asked.seed, "command": " ".join(["python", *sys.argv]), **result}
+    record = {
+        **machine(),
+        "seed": asked.seed,
+        "command": f"python benchmarks/resume_check.py --kills {asked.kills} --steps {asked.steps} --seed {asked.seed}",
+        **result,
+    }
     (asked.out / "resume.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     print(json.dumps({key: result[key] for key in ("equal", "skips_after_kills", "undisturbed_seconds")}, indent=1))
     return 0 if result["equal"] and result["skips_after_kills"] else 1
