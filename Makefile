@@ -22,7 +22,8 @@ demo: setup
 	$(BIN)/edpct data scenes --out $(DEMO)/scenes --train 40 --val 8 --size 256
 	$(BIN)/edpct train --data $(DEMO)/scenes --out $(DEMO)/teacher --recipe benchmarks/recipes/demo-train.toml --size 256
 	$(BIN)/edpct compress --teacher $(DEMO)/teacher/teacher.pt --out $(DEMO)/run --recipe benchmarks/recipes/demo-compress.toml
-	$(BIN)/edpct bench --engine $(DEMO)/run/student-int8.onnx --engine $(DEMO)/run/teacher.onnx --seconds 2
+	$(BIN)/edpct bench --engine $(DEMO)/run/student-int8.onnx --engine $(DEMO)/run/student.onnx --engine $(DEMO)/teacher/teacher.pt \
+	  --data $(DEMO)/scenes --seconds 1 --rounds 2 --report $(DEMO)/bench.html --json $(DEMO)/bench.json
 
 lint: setup
 	$(BIN)/ruff check .

@@ -20,7 +20,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from edpct.bench.report import machine
+from edpct.bench.report.make import machine
 
 EDPCT = (sys.executable, "-m", "edpct")
 RECIPE = Path(__file__).parent / "recipes" / "resume-compress.toml"

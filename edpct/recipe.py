@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
@@ -117,12 +117,14 @@ class ExportSettings(Section):
         opset: ONNX opset, 18 or later (the exporter cannot lower Pad to 17).
         simplify: run onnxsim, in a process of its own.
         tolerance: largest |ONNX - torch| of the logits, relative to their range.
+        open_batch: leave the batch axis open, so that ``edpct bench --batch`` can sweep it.
     """
 
     size: tuple[int, int] | None = None
     opset: int = Field(18, ge=18, le=23)
     simplify: bool = True
     tolerance: float = Field(1e-3, gt=0)
+    open_batch: bool = False
 
 
 class QuantiseSettings(Section):
@@ -145,16 +147,26 @@ class BenchSettings(Section):
     """Measuring.
 
     Attributes:
-        runtimes: each row is timed on all of these; the first also gives mIoU.
-        seconds: least time spent timing each engine, split over interleaved rounds.
+        runtimes: what ``edpct compress`` measures on.
+        seconds: least time spent timing each engine in each scope, over all its turns.
+        runs: least number of inferences timed in each scope, over all turns.
         rounds: how often the engines take turns.
+        warm_up: seconds that an engine may take to reach a steady rate.
         threads: CPU threads per engine; 0: all cores.
+        batch: images an inference; several give a sweep.
+        streams: 1: latency only; more: also the throughput with that many requests in flight.
+        cuda_graph: launch TensorRT engines as one CUDA graph; ``both`` measures each way.
     """
 
     runtimes: tuple[Literal["openvino", "onnxruntime"], ...] = Field(("openvino", "onnxruntime"), min_length=1)
-    seconds: float = Field(6.0, gt=0)
-    rounds: int = Field(4, ge=1)
+    seconds: float = Field(3.0, gt=0)
+    runs: int = Field(24, ge=1)
+    rounds: int = Field(6, ge=1)
+    warm_up: float = Field(10.0, gt=0)
     threads: int = Field(0, ge=0)
+    batch: tuple[Annotated[int, Field(ge=1)], ...] = Field((1,), min_length=1)
+    streams: int = Field(1, ge=1)
+    cuda_graph: Literal["on", "off", "both"] = "on"
 
 
 class TrainRecipe(Section):

@@ -48,7 +48,12 @@ class Preprocessing(BaseModel):
         batch = images if images.ndim == 4 else images[None]
         scale = 1.0 / (255.0 * np.asarray(self.std, np.float32))
         shift = np.asarray(self.mean, np.float32) / np.asarray(self.std, np.float32)
-        return np.ascontiguousarray((batch * scale - shift).transpose(0, 3, 1, 2), dtype=np.float32)
+        planes = np.empty((len(batch), 3, *batch.shape[1:3]), np.float32)
+        for channel in range(3):  # plane by plane: several times as fast as one expression and a transpose
+            plane = planes[:, channel]
+            np.multiply(batch[..., channel], scale[channel], out=plane, dtype=np.float32)
+            plane -= shift[channel]
+        return planes
 
 
 class ClassInfo(BaseModel):

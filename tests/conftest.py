@@ -62,8 +62,10 @@ calibration_images = 4
 [build]
 target = "rtx"
 [bench]
-seconds = 0.2
+seconds = 0.1
+runs = 2
 rounds = 1
+warm_up = 0.2
 threads = 1
 """
 

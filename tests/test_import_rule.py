@@ -34,7 +34,7 @@ HEAVY = {
 # What a drone imports, as paths inside the package; the torch session is the workstation's.
 LIGHT = ("data/", "runtimes/", "bench/", "cli/", "recipe.py", "task.py", "card.py", "errors.py", "progress.py",
          "run/folder.py", "run/plan.py", "run/__init__.py", "__init__.py")  # fmt: skip
-NOT_LIGHT = ("runtimes/torch_eager.py",)
+NOT_LIGHT = ("runtimes/torch_network.py",)
 LIGHTWEIGHT = {"numpy", "PIL", "pydantic", "rich", "tomli", "typer", "typing_extensions"}
 
 

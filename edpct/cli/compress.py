@@ -35,13 +35,15 @@ def compress_command(
     }  # fmt: skip
     settings = load_recipe(CompressRecipe, recipe, flags)
     require_compress("compressing")
-    from edpct.bench.report import class_table_of, table_of
+    from edpct.bench.report.claim import headline
+    from edpct.bench.report.tables import class_table_of, table_of
     from edpct.run.compress import compress
 
     folder = out or Path("runs") / (teacher.resolve().parent.name or "run")
     result = compress(teacher, data, layout, settings, folder, screen())
     show_table(*table_of(result.report))
     show_table(*class_table_of(result.report))
+    typer.echo(headline(result.report) + "\n")
     for name, path in result.files.items():
         typer.echo(f"{name:22} {path}")
     typer.echo(f"\nThe page: {result.page}")

@@ -7,6 +7,7 @@ import typer
 
 def doctor_command() -> None:
     """Show what is installed, which runtimes open, the GPU and its driver, and what to install for the rest."""
+    from edpct.bench.sensors.monitor import describe
     from edpct.cli.screen import show_table
     from edpct.runtimes.inventory import take_inventory
 
@@ -22,6 +23,8 @@ def doctor_command() -> None:
             )
     else:
         typer.echo(f"GPU: none ({found.gpu.reason.rstrip('.')})")
+    for line in describe():
+        typer.echo(line)
     runtimes = [[r.runtime.title, "yes" if r.ok else "no", r.reason, r.next_step] for r in found.runtimes]
     show_table(["runtime", "opens", "seen", "next step"], runtimes, numbers=False)
     packages = [[p.name, p.version or "–", f"edpct[{p.extra}]" if p.extra else "edpct"] for p in found.packages]

@@ -8,6 +8,7 @@ from edpct import __version__
 from edpct.cli.bench import bench_command
 from edpct.cli.boundary import GuardedGroup
 from edpct.cli.build import build_command
+from edpct.cli.compare import compare_command
 from edpct.cli.compress import compress_command
 from edpct.cli.data import data_app
 from edpct.cli.doctor import doctor_command
@@ -26,6 +27,7 @@ app = typer.Typer(
 app.command("train")(train_command)
 app.command("compress")(compress_command)
 app.command("bench")(bench_command)
+app.command("compare")(compare_command)
 app.command("build")(build_command)
 app.command("doctor")(doctor_command)
 app.command("recipe")(recipe_command)

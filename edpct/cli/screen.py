@@ -78,7 +78,7 @@ def show_table(header: Sequence[str], lines: Sequence[Sequence[str]], numbers: b
     if not lines:
         return
     if not sys.stdout.isatty():
-        from edpct.bench.report import markdown_table
+        from edpct.bench.report.tables import markdown_table
 
         typer.echo("\n" + markdown_table(header, lines, numbers) + "\n")
         return

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edpct.data.tiling import Window
+from edpct.errors import DataError
 
 
 class ConfusionMatrix:
@@ -22,26 +23,21 @@ class ConfusionMatrix:
         self.counts: NDArray[np.int64] = np.zeros((num_classes, num_classes), np.int64)
         self.ignore_index = ignore_index
 
-    def add(self, truth: NDArray[np.uint8], prediction: NDArray[np.integer]) -> None:
-        """Count pixels of two label maps of equal shape; those whose truth is the ignore index are left out."""
+    def add(self, truth: NDArray[np.integer], prediction: NDArray[np.integer]) -> None:
+        """Count pixels of two label maps of equal shape; those whose truth is the ignore index are left out.
+
+        Raises:
+            DataError: see :func:`check_maps`.
+        """
         size = self.counts.shape[0]
+        check_maps(truth, prediction, size, self.ignore_index)
         counted = truth != self.ignore_index
-        pairs = truth[counted].astype(np.int64) * size + prediction[counted]
+        pairs = truth[counted].astype(np.int64) * size + prediction[counted].astype(np.int64)
         self.counts += np.bincount(pairs, minlength=size * size).reshape(size, size)
 
     def score(self) -> Accuracy:
-        """IoU of every class, their mean, and the share of pixels that are right."""
-        hit = np.diag(self.counts).astype(np.float64)
-        union = self.counts.sum(0) + self.counts.sum(1) - hit
-        iou = [float(h / u) if u else None for h, u in zip(hit, union, strict=True)]
-        seen = [value for value in iou if value is not None]
-        total = int(self.counts.sum())
-        return Accuracy(
-            miou=float(np.mean(seen)) if seen else 0.0,
-            iou=tuple(iou),
-            overall=float(hit.sum() / total) if total else 0.0,
-            pixels=total,
-        )
+        """IoU and F1 of every class, mean IoU, and the share of pixels that are right."""
+        return accuracy_of(self.counts)
 
 
 @dataclass(frozen=True)
@@ -50,15 +46,69 @@ class Accuracy:
 
     Attributes:
         miou: mean over the classes that occur in truth or prediction.
-        iou: per class; None where a class is in neither (it is left out of the mean).
+        iou: per class, TP / (TP + FP + FN); None where a class is in neither (it is left out of the mean).
+        f1: per class, 2 TP / (2 TP + FP + FN), which is the Dice score; None as above.
         overall: pixels that are right over pixels counted.
         pixels: how many were counted.
     """
 
     miou: float
     iou: tuple[float | None, ...]
+    f1: tuple[float | None, ...]
     overall: float
     pixels: int
+
+
+def accuracy_of(counts: NDArray[np.int64]) -> Accuracy:
+    """Accuracy from the counts of a confusion matrix, (classes, classes), rows are truth; 0.0 where it is empty."""
+    hit, both = np.diag(counts), counts.sum(0) + counts.sum(1)
+    iou = ratios(hit, both - hit)
+    total = int(counts.sum())
+    return Accuracy(
+        miou=mean_of(iou),
+        iou=iou,
+        f1=ratios(2 * hit, both),
+        overall=float(hit.sum() / total) if total else 0.0,
+        pixels=total,
+    )
+
+
+def ratios(part: NDArray[np.int64], whole: NDArray[np.int64]) -> tuple[float | None, ...]:
+    """Part over whole of every class, both (classes,); None where the whole is 0."""
+    return tuple(float(p / w) if w else None for p, w in zip(part, whole, strict=True))
+
+
+def mean_of(values: tuple[float | None, ...]) -> float:
+    """Mean over the classes that have a value; 0.0 where none has."""
+    seen = [value for value in values if value is not None]
+    return float(np.mean(seen)) if seen else 0.0
+
+
+def check_maps(
+    truth: NDArray[np.integer], prediction: NDArray[np.integer], num_classes: int, ignore_index: int
+) -> None:
+    """Refuse label maps that cannot be counted; what a prediction says on ignored pixels is never looked at.
+
+    Raises:
+        DataError: different shapes, values that are no integers, or a counted label outside 0..num_classes - 1.
+    """
+    if prediction.shape != truth.shape:
+        raise DataError(f"A prediction has the shape {prediction.shape}, but its labels have {truth.shape}.")
+    for name, labels in (("prediction", prediction), ("label map", truth)):
+        if not np.issubdtype(labels.dtype, np.integer):
+            raise DataError(f"A {name} holds {labels.dtype} values where integers are needed.")
+        if _within(labels, num_classes):
+            continue  # without a copy of the counted pixels, which takes several times as long
+        counted = labels[truth != ignore_index]
+        if not _within(counted, num_classes):
+            wrong = int(counted[(counted < 0) | (counted >= num_classes)][0])
+            raise DataError(
+                f"A {name} holds the label {wrong}, but there are {num_classes} classes (0 to {num_classes - 1})."
+            )
+
+
+def _within(labels: NDArray[np.integer], num_classes: int) -> bool:
+    return labels.size == 0 or (int(labels.min()) >= 0 and int(labels.max()) < num_classes)
 
 
 Predict = Callable[[NDArray[np.uint8]], NDArray[np.integer]]
@@ -76,6 +126,9 @@ def measure_accuracy(
     Args:
         predict: image (H, W, 3), uint8, to labels (H, W).
         progress: called with the number of windows done.
+
+    Raises:
+        DataError: see :func:`check_maps`.
     """
     matrix = ConfusionMatrix(num_classes, ignore_index)
     for done, window in enumerate(windows, 1):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -53,6 +54,7 @@ def open_source(source: DataSource) -> Dataset:
     return open_dataset(Path(source.directory), source.layout)
 
 
+Colours = dict[tuple[int, int, int], int]
 FOLDER_HINT = (
     f"The layout 'folder' is {CLASS_FILE}, train/images, train/masks, val/images, val/masks, "
     "a mask having the name of its image."
@@ -72,19 +74,21 @@ def folder_layout(root: Path) -> Dataset:
     task = _read_class_table(root / CLASS_FILE)
     colours = {c.colour: label for label, c in enumerate(task.classes)}
 
-    def decode(path: Path) -> Labels:
-        mask = read_mask(path)
-        if mask.mode in ("P", "L"):  # palette masks hold the index; the palette is only for looking
-            return np.array(mask)
-        if mask.mode == "1" or mask.mode.startswith(("I", "F")):
-            raise DataError(f"The mask {path} has the pixel format {mask.mode}.", "Save it as 8-bit indices or RGB.")
-        return decode_colours(np.asarray(mask.convert("RGB")), colours, path)
-
     def samples(split: Split) -> tuple[Sample, ...]:
         images = root / split / "images"
         return pair_up(images, root / split / "masks") if images.is_dir() else ()
 
-    return Dataset(root, "folder", task, samples("train"), samples("val"), decode)
+    return Dataset(root, "folder", task, samples("train"), samples("val"), partial(_read_labels, colours))
+
+
+def _read_labels(colours: Colours, path: Path) -> Labels:
+    """A mask of class indices or of class colours."""
+    mask = read_mask(path)
+    if mask.mode in ("P", "L"):  # palette masks hold the index; the palette is only for looking
+        return np.array(mask)
+    if mask.mode == "1" or mask.mode.startswith(("I", "F")):
+        raise DataError(f"The mask {path} has the pixel format {mask.mode}.", "Save it as 8-bit indices or RGB.")
+    return decode_colours(np.asarray(mask.convert("RGB")), colours, path)
 
 
 def _read_class_table(path: Path) -> Task:
@@ -125,10 +129,14 @@ def dubai_layout(root: Path) -> Dataset:
             pairs = pair_up(tile / "images", tile / "masks")
             (val if int(match[1]) in DUBAI_VAL_TILES else train).extend(pairs)
 
-    def decode(path: Path) -> Labels:
-        return decode_colours(np.asarray(read_mask(path).convert("RGB")), colours, path)
+    return Dataset(
+        root, "dubai", Task(classes=DUBAI_CLASSES), tuple(train), tuple(val), partial(_read_colours, colours)
+    )
 
-    return Dataset(root, "dubai", Task(classes=DUBAI_CLASSES), tuple(train), tuple(val), decode)
+
+def _read_colours(colours: Colours, path: Path) -> Labels:
+    """A mask of class colours."""
+    return decode_colours(np.asarray(read_mask(path).convert("RGB")), colours, path)
 
 
 LAYOUTS: dict[str, Callable[[Path], Dataset]] = {"folder": folder_layout, "dubai": dubai_layout}

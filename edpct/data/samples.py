@@ -35,7 +35,8 @@ class Dataset:
     """Samples of a split, the task they were labelled for, and how a mask file becomes labels.
 
     Attributes:
-        decode_mask: reads a mask file to (H, W), uint8: class indices and the task's ignore index.
+        decode_mask: reads a mask file to (H, W), uint8: class indices and the task's ignore index. It can be pickled,
+            so that a dataset can be handed to another process.
     """
 
     root: Path

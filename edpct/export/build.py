@@ -22,6 +22,7 @@ from edpct.runtimes.gpu import probe_gpu
 from edpct.runtimes.sidecar import Builder, Sidecar, TensorInfo, write_sidecar
 
 Target = Literal["tensorrt", "rtx"]
+LARGEST_BATCH = 16
 
 
 @dataclass(frozen=True)
@@ -90,13 +91,26 @@ def _serialize(trt: Any, source: Path) -> tuple[bytes, tuple[TensorInfo, ...], t
         error = parser.get_error(0)
         node = f" at the node '{error.node_name()}'" if error.node_name() else ""
         raise BuildError(f"TensorRT cannot read {source.name}{node}: {error.desc().strip()}")
-    plan = builder.build_serialized_network(network, builder.create_builder_config())
+    config = builder.create_builder_config()
+    _open_batches(builder, network, config)
+    plan = builder.build_serialized_network(network, config)
     if plan is None:
         reason = log.messages[-1] if log.messages else "no reason given"
         raise BuildError(f"TensorRT cannot build {source.name}: {reason}")
     inputs = tuple(_info(trt, network.get_input(i)) for i in range(network.num_inputs))
     outputs = tuple(_info(trt, network.get_output(i)) for i in range(network.num_outputs))
     return bytes(plan), inputs, outputs
+
+
+def _open_batches(builder: Any, network: Any, config: Any) -> None:
+    """Where the batch axis is open, let the plan take 1 to :data:`LARGEST_BATCH` images, at its best with one."""
+    shape = tuple(network.get_input(0).shape)
+    if shape[0] >= 0:
+        return
+    profile = builder.create_optimization_profile()
+    one, most = (1, *shape[1:]), (LARGEST_BATCH, *shape[1:])
+    profile.set_shape(network.get_input(0).name, one, one, most)
+    config.add_optimization_profile(profile)
 
 
 def _collecting_logger(trt: Any) -> Any:

@@ -18,10 +18,11 @@ from edpct.recipe import ExportSettings
 
 INPUT, OUTPUT = "image", "logits"
 SIMPLIFY_SECONDS = 300
+LARGEST_BATCH = 1024  # of an open batch axis
 
 
 def export_onnx(model: nn.Module, card: Card, path: Path, settings: ExportSettings, progress: Progress) -> None:
-    """Write ``model`` as an ONNX file with batch 1 at the card's input size.
+    """Write ``model`` as an ONNX file at the card's input size, with batch 1 unless the settings leave the batch open.
 
     Input ``image`` (1, 3, H, W) float32, normalised as the card says; output ``logits`` (1, C, H, W) float32.
 
@@ -29,14 +30,16 @@ def export_onnx(model: nn.Module, card: Card, path: Path, settings: ExportSettin
         ExportError: torch cannot export the network, or the graph is not valid ONNX.
     """
     size = card.task.preprocessing
-    example = torch.zeros(1, 3, size.height, size.width)
+    # An open axis needs an example of two: the exporter takes 1 for a constant.
+    example = torch.zeros(2 if settings.open_batch else 1, 3, size.height, size.width)
+    axes = ({0: torch.export.Dim("batch", min=1, max=LARGEST_BATCH)},) if settings.open_batch else None
     raw = path.with_name(f".{path.name}.raw")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the exporter warns about its own internals
             program = torch.onnx.export(
                 model.eval(), (example,), dynamo=True, opset_version=settings.opset,
-                input_names=[INPUT], output_names=[OUTPUT], verbose=False,
+                input_names=[INPUT], output_names=[OUTPUT], dynamic_shapes=axes, verbose=False,
             )  # fmt: skip
         onnx.save(program.model_proto, raw)
     except torch.onnx.OnnxExporterError as error:

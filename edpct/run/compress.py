@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from edpct.bench.engines import check_classes
-from edpct.bench.report import class_table_of, machine_line, markdown_table, method_of, table_of
+from edpct.bench.report.page import html_page
+from edpct.bench.report.schema import Report, StageReport
+from edpct.bench.report.tables import markdown
+from edpct.bench.requests import check_classes
 from edpct.card import Card
 from edpct.data.layouts import open_dataset, open_source
 from edpct.data.samples import Dataset
@@ -26,12 +27,12 @@ class Compressed:
     """The outcome of a compression.
 
     Attributes:
-        report: everything measured; see :func:`edpct.bench.report.report_data`.
-        page: the Markdown page.
+        report: everything measured.
+        page: the HTML page.
         files: what was put into the run folder for the user, by name.
     """
 
-    report: dict[str, Any]
+    report: Report
     page: Path
     files: dict[str, Path]
 
@@ -92,15 +93,21 @@ def _publish(folder: RunFolder, done: dict[str, Committed], recipe: CompressReci
         else:  # a plan of an earlier run would not belong to the files beside it
             (folder.root / name).unlink(missing_ok=True)
     files = {name: folder.publish(done[stage].directory / source, name) for name, (stage, source) in wanted.items()}
-    report = dict(done["bench"].facts["report"])
-    report |= {
-        "stages": [{"name": name, "seconds": stage.seconds, **_summary(name, stage)} for name, stage in done.items()],
-        "recipe": recipe.model_dump(mode="json"),
+    stages = tuple(
+        StageReport(name=name, seconds=stage.seconds, facts=_summary(name, stage)) for name, stage in done.items()
+    )
+    report = Report.model_validate(done["bench"].facts["report"]).model_copy(
+        update={"stages": stages, "recipe": recipe.model_dump(mode="json"), "pictures": "pictures.png"}
+    )
+    written = {
+        "report.json": report.model_dump_json(indent=1) + "\n",
+        "report.md": markdown(report),
+        "report.html": html_page(report, files["pictures.png"].read_bytes()),
     }
-    json_path, page = folder.root / "report.json", folder.root / "report.md"
-    json_path.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
-    page.write_text(_page(report), encoding="utf-8")
-    return Compressed(report, page, {**files, "report.json": json_path, "report.md": page})
+    for name, text in written.items():
+        files[name] = folder.root / name
+        files[name].write_text(text, encoding="utf-8")
+    return Compressed(report, files["report.html"], files)
 
 
 def _summary(name: str, stage: Committed) -> dict[str, Any]:
@@ -113,35 +120,3 @@ def _summary(name: str, stage: Committed) -> dict[str, Any]:
         "build": ("plans", "target"),
     }
     return {key: stage.facts[key] for key in keep.get(name, ()) if key in stage.facts}
-
-
-def _page(report: dict[str, Any]) -> str:
-    rows = {row["name"]: row for row in reversed(report["rows"])}
-    teacher, student = rows["teacher"], rows["INT8"]
-    runtime = student["runtime"]
-    claim = (
-        f"The INT8 student has {student['macs'] / teacher['macs']:.1%} of the teacher's MACs, "
-        f"{student['fps'] / teacher['fps']:.1f} times its FPS on {runtime} (teacher FP32, student INT8) and "
-        f"{100 * (student['miou'] - teacher['miou']):+.2f} points of mIoU"
-        f"{_largest_loss(teacher['iou'], student['iou'])}."
-    )
-    parts = [
-        f"# {teacher['network']}, compressed",
-        claim,
-        markdown_table(*table_of(report)),
-        method_of(report),
-        markdown_table(*class_table_of(report)),
-        "![image, truth, teacher, student, disagreement](pictures.png)",
-        markdown_table(
-            ["stage", "seconds"], [[stage["name"], f"{stage['seconds']:.1f}"] for stage in report["stages"]]
-        ),
-        machine_line(report),
-    ]
-    return "\n\n".join(parts) + "\n"
-
-
-def _largest_loss(teacher: dict[str, float | None], student: dict[str, float | None]) -> str:
-    """The class that lost most, as a half sentence: a mean can hide a class that is gone."""
-    lost = {name: was - (student[name] or 0.0) for name, was in teacher.items() if was is not None}
-    worst = max(lost, key=lambda name: lost[name])
-    return f"; most is lost on {worst}, {-100 * lost[worst]:+.1f} points of IoU" if lost[worst] > 0 else ""

@@ -9,9 +9,10 @@ from typing import Any
 
 import torch
 
-from edpct.bench.engines import Request, bench, card_of
-from edpct.bench.pictures import picture_sheet
-from edpct.bench.report import report_data
+from edpct.bench.measure import bench
+from edpct.bench.report.make import load_average, make_report
+from edpct.bench.report.pictures import Shown, picture_sheet
+from edpct.bench.requests import Request, card_of
 from edpct.card import Card
 from edpct.data.samples import Dataset
 from edpct.data.sampling import sample_windows
@@ -29,6 +30,7 @@ from edpct.pruning.prune import prune_to_macs
 from edpct.recipe import CompressRecipe
 from edpct.run.plan import Desk, Stage
 from edpct.runtimes.artefact import sha256_of
+from edpct.runtimes.session import Options
 from edpct.training.loop import Training
 
 WEIGHTS = "weights.safetensors"
@@ -80,7 +82,7 @@ def compression_stages(teacher: Path, card: Card, dataset: Dataset, recipe: Comp
         ),
         Stage(
             "bench", ("export", "quantise"), {**settings["bench"], **common}, ("onnxruntime", "openvino"),
-            partial(_bench, recipe, dataset),
+            partial(_bench, recipe, dataset), format=4,
         ),
         Stage(
             "pictures", ("export", "quantise"), common, ("onnxruntime", "pillow"), partial(_pictures, dataset),
@@ -186,22 +188,26 @@ def _build(recipe: CompressRecipe, desk: Desk) -> dict[str, Any]:
 
 
 def _bench(recipe: CompressRecipe, dataset: Dataset, desk: Desk) -> dict[str, Any]:
-    first = recipe.bench.runtimes[0]
+    load = load_average()
     requests = [
-        Request(title, desk.file(stage, name), runtime, accuracy=runtime == first)
+        Request(title, desk.file(stage, name), runtime, batch=batch, options=Options(threads=recipe.bench.threads))
         for title, name, stage in ENGINES
         for runtime in recipe.bench.runtimes
+        for batch in recipe.bench.batch
     ]
-    rows = bench(requests, dataset, recipe.bench, desk.progress)
-    return {"report": report_data(rows, settings=recipe.bench.model_dump(mode="json"), seed=recipe.seed)}
+    journal = desk.workspace / "journal.jsonl"
+    measured = bench(requests, dataset, recipe.bench, desk.progress, journal)
+    report = make_report(measured, dataset, recipe.bench, load, seed=recipe.seed, reference=ENGINES[0][0])
+    journal.unlink()
+    return {"report": report.model_dump(mode="json")}
 
 
 def _pictures(dataset: Dataset, desk: Desk) -> dict[str, Any]:
-    picture_sheet(
-        desk.file("export", "teacher.onnx"),
-        desk.file("quantise", "student-int8.onnx"),
+    sheet = picture_sheet(
+        Shown("teacher", desk.file("export", "teacher.onnx"), "onnxruntime"),
+        Shown("student INT8", desk.file("quantise", "student-int8.onnx"), "onnxruntime"),
         dataset,
-        desk.workspace / "pictures.png",
         desk.progress,
     )
+    (desk.workspace / "pictures.png").write_bytes(sheet)
     return {}

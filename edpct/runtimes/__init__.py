@@ -1,5 +1,5 @@
 """Opening engines: one small ``Session`` protocol, one file and one table row per runtime.
 
-This is what flies. Nothing here but ``torch_eager`` imports torch, and a runtime is imported only when it is
+This is what flies. Nothing here but ``torch_network`` imports torch, and a runtime is imported only when it is
 opened.
 """

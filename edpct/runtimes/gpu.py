@@ -44,19 +44,19 @@ class GpuState:
     devices: tuple[GpuDevice, ...] = ()
 
 
-class _DriverError(Exception):
+class DriverError(Exception):
     """A call of the driver returned an error."""
 
 
 def probe_gpu() -> GpuState:
     """Ask the CUDA driver for its devices; raises nothing."""
     try:
-        cuda = _load_driver()
+        cuda = load_driver()
     except OSError:
         return GpuState(False, f"{LIBRARY} is not there")
     try:
         return _ask(cuda)
-    except _DriverError as error:
+    except DriverError as error:
         return GpuState(False, f"the CUDA driver says: {error}")
     except AttributeError:  # a symbol is missing: a stub or something else of that name
         return GpuState(False, f"{LIBRARY} is not NVIDIA's driver")
@@ -80,12 +80,13 @@ def require_gpu(engine: Path) -> GpuState:
     )
 
 
-def _load_driver() -> Any:
+def load_driver() -> Any:
+    """The CUDA driver's library; OSError where there is none."""
     return ctypes.CDLL(LIBRARY)
 
 
 def _ask(cuda: Any) -> GpuState:
-    _call(cuda, "cuInit", 0)
+    call_driver(cuda, "cuInit", 0)
     driver = _version_text(_get_int(cuda, "cuDriverGetVersion"))
     count = _get_int(cuda, "cuDeviceGetCount")
     if count == 0:
@@ -96,25 +97,30 @@ def _ask(cuda: Any) -> GpuState:
 def _describe(cuda: Any, ordinal: int) -> GpuDevice:
     device = _get_int(cuda, "cuDeviceGet", ordinal)
     name = ctypes.create_string_buffer(256)
-    _call(cuda, "cuDeviceGetName", name, len(name), device)
+    call_driver(cuda, "cuDeviceGetName", name, len(name), device)
     major = _get_int(cuda, "cuDeviceGetAttribute", _CAPABILITY_MAJOR, device)
     minor = _get_int(cuda, "cuDeviceGetAttribute", _CAPABILITY_MINOR, device)
     memory = ctypes.c_size_t()
-    _call(cuda, "cuDeviceTotalMem_v2", ctypes.byref(memory), device)
+    call_driver(cuda, "cuDeviceTotalMem_v2", ctypes.byref(memory), device)
     return GpuDevice(name.value.decode(errors="replace"), f"{major}.{minor}", memory.value)
 
 
 def _get_int(cuda: Any, function: str, *arguments: int) -> int:
     """The int that a driver function writes through its first argument."""
     value = ctypes.c_int()
-    _call(cuda, function, ctypes.byref(value), *arguments)
+    call_driver(cuda, function, ctypes.byref(value), *arguments)
     return value.value
 
 
-def _call(cuda: Any, function: str, *arguments: Any) -> None:
+def call_driver(cuda: Any, function: str, *arguments: Any) -> None:
+    """Call a function of the driver.
+
+    Raises:
+        DriverError: it returned an error.
+    """
     code = getattr(cuda, function)(*arguments)
     if code != 0:
-        raise _DriverError(_error_text(cuda, code))
+        raise DriverError(_error_text(cuda, code))
 
 
 def _error_text(cuda: Any, code: int) -> str:

@@ -14,6 +14,7 @@ import numpy as np
 from edpct import __version__
 from edpct.errors import EdpctError
 from edpct.runtimes.gpu import GpuState, probe_gpu
+from edpct.runtimes.session import Options
 from edpct.runtimes.table import RUNTIMES, Runtime, open_session
 
 # Distribution names by the extra of pyproject.toml that brings them; "" is what edpct itself depends on.
@@ -23,6 +24,7 @@ PACKAGES: dict[str, tuple[str, ...]] = {
     "tensorrt": ("tensorrt", "pycuda"),
     "rtx": ("tensorrt-rtx",),
     "geo": ("rasterio",),
+    "nvml": ("nvidia-ml-py",),
     "compress": (
         "torch",
         "torchvision",
@@ -100,7 +102,7 @@ def take_inventory() -> Inventory:
         platform=platform.platform(),
         cpu=cpu_name(),
         cores=cpu_cores(),
-        memory_bytes=_memory_bytes(),
+        memory_bytes=memory_bytes(),
         edpct=__version__,
         packages=tuple(
             PackageState(name, _version(name), extra) for extra, names in PACKAGES.items() for name in names
@@ -134,7 +136,7 @@ def _compute(row: Runtime) -> RuntimeState:
         with tempfile.TemporaryDirectory() as directory:
             path = Path(directory) / "relu.onnx"
             path.write_bytes(RELU_ONNX)
-            with open_session(path, row.name, threads=1) as session:
+            with open_session(path, row.name, options=Options(threads=1 if "threads" in row.options else 0)) as session:
                 answer = session.run({"image": image})["logits"]
                 seen = f"{row.title} {session.details['version']} answers on {session.details['provider']}."
     except EdpctError as error:
@@ -171,7 +173,7 @@ def cpu_cores() -> int:
     return os.cpu_count() or 1
 
 
-def _memory_bytes() -> int:
+def memory_bytes() -> int:
     for line in _lines(Path("/proc/meminfo")):
         if line.startswith("MemTotal:"):
             return int(line.split()[1]) * 1024

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, Protocol
 
 import numpy as np
@@ -41,8 +41,40 @@ class TensorSpec:
         return f"{self.name} {self.dtype} {_shape_text(self.shape)}"
 
 
+@dataclass(frozen=True)
+class Options:
+    """How an engine is opened. A row of the table names the options that it knows; another is refused, not ignored.
+
+    Attributes:
+        threads: CPU threads; 0: the runtime's own choice, which is all physical cores.
+        streams: requests that are to be in flight at once; 1: lowest latency, above: highest throughput.
+        cuda_graph: launch the whole engine as one CUDA graph.
+    """
+
+    threads: int = 0
+    streams: int = 1
+    cuda_graph: bool = False
+
+    def __post_init__(self) -> None:
+        if self.threads < 0 or self.streams < 1:
+            raise EngineError(
+                f"{self.threads} threads and {self.streams} streams cannot be had.",
+                "Give threads from 0 (all cores) and streams from 1.",
+            )
+
+    def changed(self) -> dict[str, int | bool]:
+        """The options that are not at their default, by name."""
+        return {field.name: value for field in fields(self) if (value := getattr(self, field.name)) != field.default}
+
+
+DEFAULT = Options()
+
+
 class Session(Protocol):
     """One engine, opened. Leaving its ``with`` block closes it.
+
+    An inference has three steps, so that each can be timed by itself: :meth:`bind` brings the inputs to where the
+    engine reads them, :meth:`execute` computes, :meth:`fetch` brings the answers to host memory. :meth:`run` does all.
 
     Attributes:
         runtime: name of the row of :data:`edpct.runtimes.table.RUNTIMES` that opened it.
@@ -50,6 +82,8 @@ class Session(Protocol):
         details: what the runtime says it really does, not what it was asked for: at least ``version``,
             ``provider`` and ``precision``, and ``threads`` on a CPU.
         inputs, outputs: in the order of the graph.
+        device_ms: milliseconds that the last execute took by the device's own clock (CUDA events); None where there
+            is none but the host's.
     """
 
     runtime: str
@@ -57,18 +91,49 @@ class Session(Protocol):
     details: dict[str, str]
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
+    device_ms: float | None = None
 
-    def run(self, feeds: Arrays) -> Arrays:
-        """Infer once and wait for the answer.
+    def bind(self, feeds: Arrays) -> None:
+        """Take the inputs of the next inferences: on a GPU, copy them there.
 
         Args:
-            feeds: name to array for every input.
-
-        Returns:
-            Name to array for every output, in host memory, the caller's to keep.
+            feeds: name to array for every input; not to be changed before :meth:`execute` is done.
 
         Raises:
-            EngineError: a feed does not fit, the runtime failed, or the session is closed.
+            EngineError: a feed does not fit, or the session is closed.
+        """
+        ...
+
+    def execute(self) -> None:
+        """Infer once on what was bound, and wait until it is done; the answers stay where the engine wrote them.
+
+        Raises:
+            EngineError: the runtime failed, or the session is closed.
+        """
+        ...
+
+    def fetch(self) -> Arrays:
+        """The last answers: name to array for every output, in host memory, the caller's to keep.
+
+        Raises:
+            EngineError: nothing was executed yet, or the session is closed.
+        """
+        ...
+
+    def run(self, feeds: Arrays) -> Arrays:
+        """Infer once: from arrays in host memory to arrays in host memory; see :meth:`bind` for the errors.
+
+        A runtime may do so in a quicker way than the three steps; :meth:`fetch` then has nothing to hand over.
+        """
+        self.bind(feeds)
+        self.execute()
+        return self.fetch()
+
+    def fork(self) -> Session:
+        """Another request of the same opened engine, which may run in another thread meanwhile; close it before this.
+
+        Raises:
+            EngineError: the session is closed, or memory does not suffice.
         """
         ...
 
@@ -106,6 +171,16 @@ def check_feeds(session_inputs: tuple[TensorSpec, ...], feeds: Mapping[str, NDAr
             )
     if len(feeds) != len(session_inputs):
         raise _wrong_names(session_inputs, feeds)
+
+
+def readable(array: NDArray[Any]) -> NDArray[Any]:
+    """The array as runtimes take it: C-contiguous and writable (none writes, some insist); copied if it is not."""
+    return np.require(array, requirements=("C", "W"))
+
+
+def not_run_error(runtime: str) -> EngineError:
+    """The error of executing before anything was bound, or fetching before anything was executed."""
+    return EngineError(f"This {runtime} session has no answer yet.", "Bind and execute first, or call run.")
 
 
 def closed_error(runtime: str) -> EngineError:

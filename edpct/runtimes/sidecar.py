@@ -126,12 +126,25 @@ def load_plan(plan: Path, *, builder: str, version: str, compute_capability: str
     sidecar = read_sidecar(plan)
     _check_origin(plan, sidecar, builder, version)
     _check_machine(plan, sidecar, compute_capability)
+    return sidecar, _vouched(plan, sidecar)
+
+
+def check_plan(plan: Path) -> None:
+    """Refuse a plan without sidecar, or with another plan's; needs no GPU.
+
+    Raises:
+        EngineError: no sidecar, or bytes that are not the sidecar's.
+    """
+    _vouched(plan, read_sidecar(plan))
+
+
+def _vouched(plan: Path, sidecar: Sidecar) -> bytes:
     content = _read(plan)
     if hashlib.sha256(content).hexdigest() != sidecar.plan_sha256:
         raise EngineError(
             f"{plan.name} is not the file that its sidecar describes (its SHA-256 differs).", _again(sidecar)
         )
-    return sidecar, content
+    return content
 
 
 def _read(plan: Path) -> bytes:

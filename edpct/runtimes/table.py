@@ -2,12 +2,13 @@
 
 To add a runtime:
 
-1. write one file here with ``open_session(path, *, runtime, device, threads) -> Session``;
+1. write one file here with ``open_session(path, *, runtime, device, options) -> Session``;
 2. import the third-party package inside that function, never at the top of the file;
 3. read back what it really does (provider, precision, threads) into ``details``; refuse a silent fall-back;
-4. call ``check_feeds`` first in ``run``, hand back arrays the caller may keep, free everything in ``close``;
+4. call ``check_feeds`` first in ``bind``, wait in ``execute`` until the answer is there, hand back arrays that the
+   caller may keep from ``fetch``, free everything in ``close``;
 5. turn the package's exceptions into ``EngineError``: one sentence, one hint;
-6. add one row to :data:`RUNTIMES`, and its package to an extra in pyproject.toml;
+6. add one row to :data:`RUNTIMES` with the options that it knows, and its package to an extra in pyproject.toml;
 7. run ``pytest tests/runtimes``: the contract test reads the rows of the table.
 """
 
@@ -21,7 +22,7 @@ from pathlib import Path
 from edpct.errors import EngineError, MissingPackageError
 from edpct.runtimes.content import require_file
 from edpct.runtimes.gpu import require_gpu
-from edpct.runtimes.session import Session
+from edpct.runtimes.session import DEFAULT, Options, Session
 from edpct.runtimes.sidecar import read_sidecar
 
 
@@ -37,7 +38,9 @@ class Runtime:
         extra: the extra of edpct that brings them.
         suffixes: of the files it opens.
         devices: the first is the default.
+        options: those of :class:`edpct.runtimes.session.Options` that it knows.
         needs_gpu: nothing of it works without an NVIDIA GPU.
+        on_request: left out where a file is opened on every runtime that fits, since opening takes minutes.
         source_built: those packages that the extra leaves out, since they compile against a CUDA toolkit.
     """
 
@@ -48,7 +51,9 @@ class Runtime:
     extra: str
     suffixes: tuple[str, ...]
     devices: tuple[str, ...]
+    options: tuple[str, ...]
     needs_gpu: bool = False
+    on_request: bool = False
     source_built: tuple[str, ...] = ()
 
     def missing_package(self) -> MissingPackageError | None:
@@ -71,6 +76,7 @@ _ROWS = (
         extra="cpu",
         suffixes=(".onnx",),
         devices=("cpu",),
+        options=("threads", "streams"),
     ),
     Runtime(
         name="onnxruntime",
@@ -80,6 +86,7 @@ _ROWS = (
         extra="cpu",
         suffixes=(".onnx",),
         devices=("cpu", "cuda", "tensorrt"),
+        options=("threads", "streams"),
     ),
     Runtime(
         name="tensorrt",
@@ -89,6 +96,7 @@ _ROWS = (
         extra="tensorrt",
         suffixes=(".plan", ".engine"),
         devices=("cuda",),
+        options=("streams", "cuda_graph"),
         needs_gpu=True,
     ),
     Runtime(
@@ -99,36 +107,49 @@ _ROWS = (
         extra="rtx",
         suffixes=(".plan",),
         devices=("cuda",),
+        options=("streams", "cuda_graph"),
         needs_gpu=True,
         source_built=("pycuda",),
     ),
     Runtime(
         name="torch",
         title="PyTorch eager",
-        module="torch_eager",
+        module="torch_network",
         packages=("torch",),
         extra="compress",
         suffixes=(".pt", ".safetensors"),
         devices=("cpu", "cuda"),
+        options=("threads", "streams"),
+    ),
+    Runtime(
+        name="torch-compile",
+        title="torch.compile",
+        module="torch_network",
+        packages=("torch",),
+        extra="compress",
+        suffixes=(".pt", ".safetensors"),
+        devices=("cpu", "cuda"),
+        options=("threads", "streams"),
+        on_request=True,
     ),
 )
 RUNTIMES: dict[str, Runtime] = {row.name: row for row in _ROWS}
 
 
-def open_session(path: Path, runtime: str, *, device: str = "", threads: int = 0) -> Session:
+def open_session(path: Path, runtime: str, *, device: str = "", options: Options = DEFAULT) -> Session:
     """Open an engine, refusing what cannot work before anything costly is touched.
 
     Args:
         path: the engine.
         runtime: name of a row of :data:`RUNTIMES`.
         device: one of the row's devices; empty: its first.
-        threads: CPU threads; 0: the runtime's own choice, which is all physical cores.
+        options: those that the row does not know must be at their default.
 
     Returns:
         The session, ready to run; close it, or use it as a context manager.
 
     Raises:
-        EngineError: in this order: the runtime or device is unknown; the file is missing, a directory or
+        EngineError: in this order: the runtime, device or option is unknown; the file is missing, a directory or
             empty; its suffix does not fit the runtime; a GPU is needed and there is none; it cannot be
             opened.
         MissingPackageError: after the GPU check: a package is not installed.
@@ -138,13 +159,14 @@ def open_session(path: Path, runtime: str, *, device: str = "", threads: int = 0
     device = device or row.devices[0]
     if device not in row.devices:
         raise EngineError(f"{row.title} has no device '{device}'.", f"Choose from: {', '.join(row.devices)}.")
+    _require_options(row, options)
     require_file(path)
     _require_suffix(path, row)
     if row.needs_gpu:
         require_gpu(path)
     if (missing := row.missing_package()) is not None:
         raise missing
-    return _open(path, row, device, threads)
+    return _open(path, row, device, options)
 
 
 def runtimes_for(path: Path) -> tuple[Runtime, ...]:
@@ -168,6 +190,13 @@ def _row(name: str) -> Runtime:
     return RUNTIMES[name]
 
 
+def _require_options(row: Runtime, options: Options) -> None:
+    for name in options.changed():
+        if name not in row.options:
+            takers = ", ".join(other.name for other in _ROWS if name in other.options)
+            raise EngineError(f"{row.title} has no option {name}.", f"It is for: {takers}.")
+
+
 def _require_suffix(path: Path, row: Runtime) -> None:
     if path.suffix.lower() in row.suffixes:
         return
@@ -176,10 +205,10 @@ def _require_suffix(path: Path, row: Runtime) -> None:
     raise EngineError(f"{row.title} opens {' and '.join(row.suffixes)} files, and {path.name} is none.", hint)
 
 
-def _open(path: Path, row: Runtime, device: str, threads: int) -> Session:
+def _open(path: Path, row: Runtime, device: str, options: Options) -> Session:
     module = importlib.import_module(f"edpct.runtimes.{row.module}")
     try:
-        session: Session = module.open_session(path, runtime=row, device=device, threads=threads)
+        session: Session = module.open_session(path, runtime=row, device=device, options=options)
     except ImportError as error:
         reason = str(error).split("\n", 1)[0]
         raise EngineError(

@@ -18,8 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edpct.errors import EngineError
+from edpct.runtimes.cuda_graph import CudaGraph
 from edpct.runtimes.gpu import GpuDevice, require_gpu
-from edpct.runtimes.session import Arrays, Session, TensorSpec, check_feeds, closed_error
+from edpct.runtimes.session import Arrays, Options, Session, TensorSpec, check_feeds, closed_error, not_run_error
 from edpct.runtimes.sidecar import Sidecar, load_plan
 
 if TYPE_CHECKING:
@@ -28,119 +29,184 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class _Buffer:
-    """One tensor of the engine: page-locked host memory, and device memory of as many bytes."""
+    """One tensor of the engine: page-locked host memory and device memory, both for the largest batch."""
 
     spec: TensorSpec
     host: NDArray[Any]
     device: Any
 
 
-class TensorRTSession(Session):
-    """A plan on the first GPU, with one stream and buffers made once.
-
-    Attributes:
-        compute_ms: milliseconds that the last inference spent on the GPU, by CUDA events, without the copies
-            to and from it; NaN before the first.
-    """
+class _Engine:
+    """A deserialised plan and the GPU's primary context; the requests of one plan share it."""
 
     def __init__(self, path: Path, runtime: Runtime, gpu: GpuDevice, sidecar: Sidecar, plan: bytes) -> None:
         import pycuda.driver as cuda
 
+        self.name = path.name
         self.runtime = runtime.name
-        self.device = "cuda"
-        self.compute_ms = float("nan")
-        self._name = path.name
-        self._cuda: Any = cuda
-        self._execution: Any = None
-        trt = importlib.import_module(runtime.packages[0])
-        cuda.init()
-        self._context: Any = cuda.Device(0).retain_primary_context()
-        with self._on_gpu():
-            self._open(trt, plan)
+        self.cuda: Any = cuda
+        self.trt: Any = importlib.import_module(runtime.packages[0])
         self.details = {
-            "version": str(trt.__version__),
+            "version": str(self.trt.__version__),
             "provider": f"{runtime.title} on {gpu.name} (compute capability {gpu.compute_capability})",
             "precision": sidecar.precision,
         }
+        cuda.init()
+        self._context: Any = cuda.Device(0).retain_primary_context()
+        self.log: Any = _make_log(self.trt)  # must outlive the runtime
+        self._deserialiser: Any = self.trt.Runtime(self.log)  # must outlive the engine
+        with self.on_gpu():
+            self.inner: Any = self._deserialiser.deserialize_cuda_engine(plan)
+        if self.inner is None:
+            raise self.refused()
 
-    def _open(self, trt: Any, plan: bytes) -> None:
-        self._log: Any = _make_log(trt)  # must outlive the runtime
-        self._deserialiser: Any = trt.Runtime(self._log)  # must outlive the engine
-        self._engine: Any = self._deserialiser.deserialize_cuda_engine(plan)
-        self._execution = self._engine.create_execution_context() if self._engine is not None else None
-        if self._execution is None:
-            raise EngineError(
-                f"TensorRT refused {self._name}: {self._log.last_error}", "Build it again on this machine."
-            )
-        self._stream = self._cuda.Stream()
-        self._start, self._stop = self._cuda.Event(), self._cuda.Event()
-        self._inputs = self._allocate(trt, trt.TensorIOMode.INPUT)
-        self._outputs = self._allocate(trt, trt.TensorIOMode.OUTPUT)
+    def refused(self) -> EngineError:
+        return EngineError(f"TensorRT refused {self.name}: {self.log.last_error}", "Build it again on this machine.")
+
+    @contextmanager
+    def on_gpu(self) -> Iterator[None]:
+        """Make the GPU's primary context current, on whichever thread; CUDA's errors become ours."""
+        self._context.push()
+        try:
+            yield
+        except self.cuda.Error as error:
+            raise EngineError(f"CUDA failed on {self.name}: {error}.", "Check the GPU with nvidia-smi.") from error
+        finally:
+            self._context.pop()
+
+    def close(self) -> None:
+        with self.on_gpu():
+            self.inner = self._deserialiser = None  # in the reverse order of making: TensorRT asks for it
+
+
+class TensorRTSession(Session):
+    """One request of a plan on the first GPU: an execution context, a stream, and buffers made once.
+
+    Args:
+        owner: whether closing this request closes the engine: true for the first, false for its forks.
+        cuda_graph: launch the engine as one CUDA graph.
+    """
+
+    def __init__(self, engine: _Engine, cuda_graph: bool, owner: bool = True) -> None:
+        self.runtime, self.device, self.details = engine.runtime, "cuda", engine.details
+        self._shared = engine
+        self._owner = owner
+        self._wants_graph = cuda_graph
+        self._graph: CudaGraph | None = None
+        self._cuda: Any = engine.cuda
+        self._most = _largest_batch(engine)
+        self._batch = 0  # of what is bound; 0: nothing is
+        self._answered = False
+        with engine.on_gpu():
+            self._execution: Any = engine.inner.create_execution_context()
+            if self._execution is None:
+                raise engine.refused()
+            self._stream: Any = self._cuda.Stream()
+            self._start, self._stop = self._cuda.Event(), self._cuda.Event()
+            self._inputs = self._allocate(engine.trt.TensorIOMode.INPUT)
+            self._outputs = self._allocate(engine.trt.TensorIOMode.OUTPUT)
         self.inputs = tuple(buffer.spec for buffer in self._inputs)
         self.outputs = tuple(buffer.spec for buffer in self._outputs)
 
-    def _allocate(self, trt: Any, mode: Any) -> tuple[_Buffer, ...]:
+    def _allocate(self, mode: Any) -> tuple[_Buffer, ...]:
         """Buffers of all inputs or all outputs, their addresses told to the engine."""
-        names = [self._engine.get_tensor_name(index) for index in range(self._engine.num_io_tensors)]
+        inner = self._shared.inner
+        names = [inner.get_tensor_name(index) for index in range(inner.num_io_tensors)]
         buffers = []
-        for name in (name for name in names if self._engine.get_tensor_mode(name) == mode):
-            spec = _spec(trt, self._engine, name, self._name)
-            host = self._cuda.pagelocked_empty(spec.shape, spec.dtype)
+        for name in (name for name in names if inner.get_tensor_mode(name) == mode):
+            spec = _spec(self._shared.trt, inner, name, self._shared.name)
+            host = self._cuda.pagelocked_empty((spec.shape[0] or self._most, *spec.shape[1:]), spec.dtype)
             device = self._cuda.mem_alloc(host.nbytes)
             self._execution.set_tensor_address(name, int(device))
             buffers.append(_Buffer(spec, host, device))
         return tuple(buffers)
 
-    def run(self, feeds: Arrays) -> Arrays:
+    def bind(self, feeds: Arrays) -> None:
         if self._execution is None:
             raise closed_error(self.runtime)
         check_feeds(self.inputs, feeds)
-        with self._on_gpu():
-            for buffer in self._inputs:
-                np.copyto(buffer.host, feeds[buffer.spec.name])
-                self._cuda.memcpy_htod_async(buffer.device, buffer.host, self._stream)
-            self._infer()
-            for buffer in self._outputs:
-                self._cuda.memcpy_dtoh_async(buffer.host, buffer.device, self._stream)
-            self._stream.synchronize()
-            self.compute_ms = float(self._stop.time_since(self._start))
-        return {buffer.spec.name: np.array(buffer.host) for buffer in self._outputs}
-
-    def _infer(self) -> None:
-        self._start.record(self._stream)
-        accepted = self._execution.execute_async_v3(self._stream.handle)
-        self._stop.record(self._stream)
-        if not accepted:
-            self._stream.synchronize()
+        batch = len(feeds[self.inputs[0].name])
+        if self._most and batch > self._most:
             raise EngineError(
-                f"TensorRT failed on {self._name}: {self._log.last_error}", "Build it again on this machine."
+                f"{self._shared.name} takes batches of up to {self._most} and was given {batch}.", "Give fewer images."
             )
+        with self._shared.on_gpu():
+            if batch != self._batch:
+                self._resize(feeds, batch)
+            for buffer in self._inputs:
+                host = buffer.host[:batch]
+                np.copyto(host, feeds[buffer.spec.name])
+                self._cuda.memcpy_htod_async(buffer.device, host, self._stream)
+        self._answered = False
+
+    def _resize(self, feeds: Arrays, batch: int) -> None:
+        """Tell the engine another batch; a graph was captured for the former one."""
+        self._drop_graph()
+        for buffer in self._inputs:
+            if buffer.spec.shape[0] is None:
+                self._execution.set_input_shape(buffer.spec.name, feeds[buffer.spec.name].shape)
+        self._batch = batch
+
+    def _drop_graph(self) -> None:
+        if self._graph is not None:
+            self._graph.close()
+            self._graph = None
+
+    def execute(self) -> None:
+        if self._execution is None:
+            raise closed_error(self.runtime)
+        if not self._batch:
+            raise not_run_error(self.runtime)
+        with self._shared.on_gpu():
+            if self._wants_graph and self._graph is None:
+                self._enqueue()  # once without: what the engine makes or compiles at its first run is not captured
+                self._stream.synchronize()
+                self._graph = CudaGraph(self._enqueue, self._stream.handle)
+            launch = self._enqueue if self._graph is None else self._graph.launch
+            self._start.record(self._stream)
+            launch()
+            self._stop.record(self._stream)
+            self._stream.synchronize()
+            self.device_ms = float(self._stop.time_since(self._start))
+        self._answered = True
+
+    def _enqueue(self) -> None:
+        if not self._execution.execute_async_v3(self._stream.handle):
+            raise EngineError(
+                f"TensorRT failed on {self._shared.name}: {self._shared.log.last_error}",
+                "Build it again on this machine.",
+            )
+
+    def fetch(self) -> Arrays:
+        if not self._answered:
+            raise not_run_error(self.runtime)
+        with self._shared.on_gpu():
+            for buffer in self._outputs:
+                self._cuda.memcpy_dtoh_async(buffer.host[: self._batch], buffer.device, self._stream)
+            self._stream.synchronize()
+        return {buffer.spec.name: np.array(buffer.host[: self._batch]) for buffer in self._outputs}
+
+    def fork(self) -> Session:
+        if self._execution is None:
+            raise closed_error(self.runtime)
+        return TensorRTSession(self._shared, self._wants_graph, owner=False)
 
     def close(self) -> None:
         if self._execution is None:
             return
-        with self._on_gpu():
+        with self._shared.on_gpu():
+            self._drop_graph()
             for buffer in self._inputs + self._outputs:
                 buffer.device.free()
             self._inputs = self._outputs = ()
-            # In the reverse order of making: TensorRT asks for it.
-            self._execution = self._engine = self._deserialiser = None
-            self._start = self._stop = self._stream = None
-
-    @contextmanager
-    def _on_gpu(self) -> Iterator[None]:
-        """Make the GPU's primary context current, on whichever thread; CUDA's errors become ours."""
-        self._context.push()
-        try:
-            yield
-        except self._cuda.Error as error:
-            raise EngineError(f"CUDA failed on {self._name}: {error}.", "Check the GPU with nvidia-smi.") from error
-        finally:
-            self._context.pop()
+            self._execution = self._start = self._stop = self._stream = None
+        self._answered = False
+        if self._owner:
+            self._shared.close()
 
 
-def open_session(path: Path, *, runtime: Runtime, device: str, threads: int) -> Session:
-    """Open a plan on the first GPU; ``device`` and ``threads`` have nothing to choose here.
+def open_session(path: Path, *, runtime: Runtime, device: str, options: Options) -> Session:
+    """Open a plan on the first GPU; ``device`` has nothing to choose here.
 
     Raises:
         EngineError: no GPU; a sidecar that is missing or names another builder, version, system or GPU; a
@@ -149,15 +215,23 @@ def open_session(path: Path, *, runtime: Runtime, device: str, threads: int) -> 
     gpu = require_gpu(path).devices[0]
     version = str(importlib.import_module(runtime.packages[0]).__version__)
     sidecar, plan = load_plan(path, builder=runtime.name, version=version, compute_capability=gpu.compute_capability)
-    return TensorRTSession(path, runtime, gpu, sidecar, plan)
+    return TensorRTSession(_Engine(path, runtime, gpu, sidecar, plan), options.cuda_graph)
+
+
+def _largest_batch(engine: _Engine) -> int:
+    """The most images that a plan with an open batch axis takes; 0 where its batch is fixed."""
+    inner = engine.inner
+    name = inner.get_tensor_name(0)
+    return int(inner.get_tensor_profile_shape(name, 0)[2][0]) if inner.get_tensor_shape(name)[0] < 0 else 0
 
 
 def _spec(trt: Any, engine: Any, name: str, plan: str) -> TensorSpec:
-    shape = tuple(engine.get_tensor_shape(name))
-    if min(shape, default=0) < 0:
+    batch, *rest = engine.get_tensor_shape(name)
+    if min(rest, default=0) < 0:
         raise EngineError(
             f"{plan}: the shape of '{name}' is open.", "Export the ONNX at a fixed size and build it again."
         )
+    shape = (None if batch < 0 else int(batch), *map(int, rest))
     try:
         return TensorSpec(name, np.dtype(trt.nptype(engine.get_tensor_dtype(name))), shape)
     except TypeError as error:

@@ -15,6 +15,7 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -296,6 +297,149 @@ def test_bad_data_for_a_bench(edpct: Edpct, compressed_run: Path, data: Path, ki
     refused(edpct("bench", "--engine", engine, "--data", data, "--seconds", 0.01, "--runtime", "onnxruntime"), what)
 
 
+# ---- bench
+
+
+BENCH = ("--runtime", "onnxruntime", "--threads", 1, "--seconds", 0.01, "--rounds", 1, "--runs", 1)
+
+
+def with_card(source: Path, target: Path, change: Callable[[dict[str, Any]], None]) -> Path:
+    """The graph of ``source`` whose card was changed."""
+    import onnx
+
+    model = onnx.load(source)
+    (entry,) = [entry for entry in model.metadata_props if entry.key == "edpct"]
+    card = json.loads(entry.value)
+    change(card)
+    entry.value = json.dumps(card)
+    onnx.save(model, target)
+    return target
+
+
+def write_cut_onnx(path: Path) -> None:
+    path.write_bytes((path.parent / "source.onnx").read_bytes()[:5000])
+
+
+def write_strangers_onnx(path: Path) -> None:
+    import onnx
+
+    model = onnx.load(path.parent / "source.onnx")
+    del model.metadata_props[:]
+    onnx.save(model, path)
+
+
+ENGINES = {
+    "missing": ("a.onnx", write_missing, "There is no file "),
+    "empty": ("a.onnx", write_empty, " is empty."),
+    "directory": ("a.onnx", write_directory, " is a directory"),
+    "text": ("a.onnx", write_text, "a.onnx is not an ONNX model, or only part of one."),
+    "cut": ("a.onnx", write_cut_onnx, "a.onnx is not an ONNX model, or only part of one."),
+    "no-card": ("a.onnx", write_strangers_onnx, "a.onnx does not say what it is (no edpct metadata)"),
+    "notes": ("notes.txt", write_text, "notes.txt is no engine that edpct knows."),
+    "plan-alone": ("a.plan", write_text, "a.plan has no sidecar a.plan.json beside it"),
+    "no-checkpoint": ("a.pt", write_foreign, " was not written by edpct."),
+    "trap": ("a.pt", write_zipped_trap, " holds objects other than tensors"),
+}
+
+
+@pytest.mark.parametrize("kind", ENGINES)
+def test_an_engine_that_is_none(edpct: Edpct, compressed_run: Path, tmp_path: Path, kind: str) -> None:
+    name, write, what = ENGINES[kind]
+    shutil.copy(compressed_run / "student.onnx", tmp_path / "source.onnx")
+    write(tmp_path / name)
+    refused(edpct("bench", "--engine", tmp_path / name, "--no-accuracy", "--seconds", 0.01), what)
+    assert not (tmp_path / "marker").exists(), "code from a checkpoint was run"
+
+
+def test_data_whose_number_of_classes_is_not_the_engines(edpct: Edpct, compressed_run: Path, data: Path) -> None:
+    table = json.loads((data / "classes.json").read_text())
+    table["classes"].pop()
+    (data / "classes.json").write_text(json.dumps(table))
+    answer = edpct("bench", "--engine", compressed_run / "student.onnx", "--data", data, *BENCH)
+    refused(answer, f"{data} has the 6 classes land, ")
+    assert "student.onnx was made for the 7 classes land, " in answer.err
+
+
+def test_an_image_smaller_than_the_engines_input(edpct: Edpct, compressed_run: Path, data: Path) -> None:
+    image, mask = first(data / "val" / "images"), first(data / "val" / "masks")
+    for path in (image, mask):
+        with Image.open(path) as picture:
+            small = picture.resize((100, 60), Image.Resampling.NEAREST)
+        small.save(path)
+    answer = edpct("bench", "--engine", compressed_run / "student.onnx", "--data", data, *BENCH)
+    refused(answer, f"{image} has 100x60 pixels, fewer than the 128x128 that student.onnx takes.")
+
+
+def test_a_data_folder_without_any_image(edpct: Edpct, compressed_run: Path, data: Path) -> None:
+    for split in ("train", "val"):
+        no_images(data, split)
+    answer = edpct("bench", "--engine", compressed_run / "student.onnx", "--data", data, *BENCH)
+    refused(answer, f"{data} has no images in the layout 'folder'.")
+
+
+def fewer_classes(card: dict[str, Any]) -> None:
+    card["task"]["classes"].pop()
+
+
+def other_input(card: dict[str, Any]) -> None:
+    card["task"]["preprocessing"]["width"] = 256
+
+
+@pytest.mark.parametrize(
+    ("change", "what"),
+    [
+        (fewer_classes, "a.onnx contradicts itself: its card says that the output is (B, 6, 128, 128), and "),
+        (other_input, "a.onnx contradicts itself: its card says that the input is (B, 3, 128, 256), and "),
+        (lambda card: card.pop("task"), "a.onnx carries a description that this edpct "),
+    ],
+    ids=["classes", "size", "no card of ours"],
+)
+def test_an_engine_that_contradicts_its_card(
+    edpct: Edpct, compressed_run: Path, tmp_path: Path, change: Callable[[dict[str, Any]], None], what: str
+) -> None:
+    path = with_card(compressed_run / "student.onnx", tmp_path / "a.onnx", change)
+    refused(edpct("bench", "--engine", path, "--no-accuracy", *BENCH), what)
+
+
+def test_a_sidecar_that_contradicts_its_plan(edpct: Edpct, compressed_run: Path, tmp_path: Path) -> None:
+    """The FP16 plan beside the sidecar of the INT8 one, and a sidecar that is none."""
+    pytest.importorskip("tensorrt_rtx")
+    plan, sidecar = tmp_path / "a.plan", tmp_path / "a.plan.json"
+    shutil.copy(compressed_run / "student-fp16.plan", plan)
+    shutil.copy(compressed_run / "student-int8.plan.json", sidecar)
+    refused(edpct("bench", "--engine", plan), "a.plan is not the file that its sidecar describes")
+    sidecar.write_text("{}")
+    refused(edpct("bench", "--engine", plan), "a.plan.json, the sidecar of a.plan, cannot be read.")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "what"),
+    [
+        (("--runtime", "tflite"), "There is no runtime 'tflite'."),
+        (("--runtime", "torch"), "PyTorch eager opens .pt and .safetensors files, and student.onnx is none."),
+        (("--runtime", "onnxruntime", "--device", "npu"), "ONNX Runtime has no device 'npu'."),
+        (("--runtime", "onnxruntime", "--batch", 2), "student.onnx takes batches of 1, and 2 was asked for."),
+        (("--batch", 0), "setting 'bench.batch.0': "),
+        (("--streams", 0), "setting 'bench.streams': "),
+        (("--seconds", 0), "setting 'bench.seconds': "),
+        (("--seconds", "nan"), "setting 'bench.seconds': "),
+        (("--rounds", 0), "setting 'bench.rounds': "),
+        (("--threads", -1), "setting 'bench.threads': "),
+        (("--cuda-graph", "maybe"), "setting 'bench.cuda_graph': "),
+        (("--layout", "cityscapes"), "The layout 'cityscapes' is unknown."),
+        (("--reference", "teacher"), "There is no engine 'teacher' to compare with."),
+    ],
+    ids=lambda value: " ".join(map(str, value)) if isinstance(value, tuple) else "",
+)
+def test_a_bench_with_a_bad_setting(
+    edpct: Edpct, compressed_run: Path, scenes: Path, arguments: tuple[object, ...], what: str
+) -> None:
+    refused(edpct("bench", "--engine", compressed_run / "student.onnx", "--data", scenes, *arguments), what)
+
+
+# ---- compress
+
+
 @pytest.mark.parametrize("kind", ["no-folder", "no-images", "no-mask", "table"])
 def test_bad_data_for_a_compression(edpct: Edpct, tiny_teacher: Path, data: Path, tmp_path: Path, kind: str) -> None:
     spoil, what = DATA[kind]
@@ -324,7 +468,7 @@ def test_data_of_other_classes(edpct: Edpct, tiny_teacher: Path, data: Path, tmp
     table["classes"][0]["name"] = "ground"
     (data / "classes.json").write_text(json.dumps(table))
     answer = edpct("compress", "--teacher", tiny_teacher, "--data", data, "--out", tmp_path / "run")
-    refused(answer, "has the classes ground, ")
+    refused(answer, "has the 7 classes ground, ")
 
 
 def test_data_that_moved_away(edpct: Edpct, tiny_teacher: Path, tmp_path: Path) -> None:
@@ -414,12 +558,26 @@ def test_a_teacher_of_other_settings_is_not_overwritten(edpct: Edpct, scenes: Pa
     assert checkpoint.read_bytes() == before
 
 
-def test_results_cannot_be_written(edpct: Edpct, compressed_run: Path, tmp_path: Path) -> None:
-    answer = edpct(
-        "bench", "--engine", compressed_run / "student.onnx", "--seconds", 0.01, "--rounds", 1, "--runtime",
-        "onnxruntime", "--no-accuracy", "--json", tmp_path / "nowhere" / "results.json",
-    )  # fmt: skip
-    refused(answer, "nowhere")
+@pytest.mark.parametrize(
+    ("option", "name", "what"),
+    [
+        ("--json", "nowhere/results.json", "There is no folder "),
+        ("--report", "nowhere/page.html", "There is no folder "),
+        ("--report", "file/page.html", "There is no folder "),
+        ("--report", "", " is a folder."),
+        ("--json", "", " is a folder."),
+        ("--report", "page.pdf", "A report is .html or .md, and page.pdf is neither."),
+        ("--report", "page", "A report is .html or .md, and page is neither."),
+    ],
+)
+def test_results_that_cannot_be_written(
+    edpct: Edpct, compressed_run: Path, tmp_path: Path, option: str, name: str, what: str
+) -> None:
+    """Said before anything is measured: the engine named here is not even there."""
+    (tmp_path / "file").write_text("a file")
+    answer = edpct("bench", "--engine", compressed_run / "nowhere.onnx", option, tmp_path / name)
+    refused(answer, what)
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
 @pytest.mark.parametrize("name", ["training.json", ".teacher.pt.partial", ".resume.pt.partial"])

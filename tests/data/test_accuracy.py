@@ -1,16 +1,18 @@
-"""mIoU from one confusion matrix, against scikit-learn and by hand."""
+"""mIoU, IoU, F1 and overall accuracy from one confusion matrix, against scikit-learn and by hand."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from sklearn.metrics import accuracy_score, confusion_matrix, jaccard_score
+from sklearn.metrics import accuracy_score, confusion_matrix, f1_score, jaccard_score
 
-from edpct.data.accuracy import ConfusionMatrix, measure_accuracy
+from edpct.data.accuracy import Accuracy, ConfusionMatrix, measure_accuracy
 from edpct.data.tiling import Window
+from edpct.errors import DataError
 
 IGNORE = 255
+CASES = 1000
 
 
 def _case(seed: int) -> tuple[int, NDArray[np.uint8], NDArray[np.uint8]]:
@@ -24,35 +26,54 @@ def _case(seed: int) -> tuple[int, NDArray[np.uint8], NDArray[np.uint8]]:
     return classes, truth, prediction.astype(np.uint8)
 
 
-@pytest.mark.parametrize("seed", range(200))
-def test_random_maps_score_as_scikit_learn_says(seed: int) -> None:
-    classes, truth, prediction = _case(seed)
-    matrix = ConfusionMatrix(classes, IGNORE)
-    for row in range(truth.shape[0]):  # in pieces, as windows come
-        matrix.add(truth[row], prediction[row])
-    score = matrix.score()
-    true, said = truth[truth != IGNORE], prediction[truth != IGNORE]
+def _as_scikit_learn(classes: int, true: NDArray[np.uint8], said: NDArray[np.uint8]) -> Accuracy:
+    """The same definitions, from scikit-learn, over pixels that count; at least one."""
     labels = list(range(classes))
-    if true.size == 0:
-        assert score.miou == score.overall == 0.0 and score.pixels == 0 and set(score.iou) == {None}
-        return
-    assert np.array_equal(matrix.counts, confusion_matrix(true, said, labels=labels))
-    reference = jaccard_score(true, said, labels=labels, average=None, zero_division=0.0)
-    occurs = np.isin(labels, np.union1d(true, said))
-    for label in labels:
-        if occurs[label]:
-            assert score.iou[label] == pytest.approx(reference[label])
-        else:
-            assert score.iou[label] is None
-    assert score.miou == pytest.approx(reference[occurs].mean())
-    assert score.overall == pytest.approx(accuracy_score(true, said)) and score.pixels == true.size
+    matrix = confusion_matrix(true, said, labels=labels)
+    occurs = (matrix.sum(0) + matrix.sum(1) > 0).tolist()
+    present = [label for label in labels if occurs[label]]
+    iou = jaccard_score(true, said, labels=labels, average=None, zero_division=0.0)
+    f1 = f1_score(true, said, labels=labels, average=None, zero_division=0.0)
+    return Accuracy(
+        miou=float(jaccard_score(true, said, labels=present, average="macro", zero_division=0.0)),
+        iou=tuple(float(v) if there else None for v, there in zip(iou, occurs, strict=True)),
+        f1=tuple(float(v) if there else None for v, there in zip(f1, occurs, strict=True)),
+        overall=float(accuracy_score(true, said)),
+        pixels=len(true),
+    )
+
+
+def _plain(values: tuple[float | None, ...]) -> list[float]:
+    """-1 for None, so that approx can compare them."""
+    return [-1.0 if value is None else value for value in values]
+
+
+@pytest.mark.parametrize("block", range(CASES // 100))
+def test_random_maps_score_as_scikit_learn_says(block: int) -> None:
+    for seed in range(100 * block, 100 * block + 100):
+        classes, truth, prediction = _case(seed)
+        matrix = ConfusionMatrix(classes, IGNORE)
+        for row in range(truth.shape[0]):  # in pieces, as windows come
+            matrix.add(truth[row], prediction[row])
+        score = matrix.score()
+        true, said = truth[truth != IGNORE], prediction[truth != IGNORE]
+        if true.size == 0:
+            nothing = (None,) * classes
+            assert score == Accuracy(miou=0.0, iou=nothing, f1=nothing, overall=0.0, pixels=0), seed
+            continue
+        expected = _as_scikit_learn(classes, true, said)
+        assert np.array_equal(matrix.counts, confusion_matrix(true, said, labels=list(range(classes)))), seed
+        assert _plain(score.iou) == pytest.approx(_plain(expected.iou), abs=1e-12), seed
+        assert _plain(score.f1) == pytest.approx(_plain(expected.f1), abs=1e-12), seed
+        assert score.miou == pytest.approx(expected.miou, abs=1e-12), seed
+        assert score.overall == pytest.approx(expected.overall, abs=1e-12) and score.pixels == expected.pixels, seed
 
 
 def test_the_random_maps_do_hold_the_hard_cases() -> None:
-    cases = [_case(seed) for seed in range(200)]
-    assert sum((truth == IGNORE).any() for _, truth, _ in cases) > 30
+    cases = [_case(seed) for seed in range(CASES)]
+    assert sum((truth == IGNORE).any() for _, truth, _ in cases) > CASES // 6
     absent = [n for n, truth, said in cases if len(np.union1d(truth[truth != IGNORE], said[truth != IGNORE])) < n]
-    assert len(absent) > 30
+    assert len(absent) > CASES // 6
 
 
 def test_a_class_in_neither_map_is_left_out_and_one_only_predicted_counts_as_zero() -> None:
@@ -60,6 +81,7 @@ def test_a_class_in_neither_map_is_left_out_and_one_only_predicted_counts_as_zer
     matrix.add(np.array([0, 0, 1, 1], np.uint8), np.array([0, 0, 1, 2]))
     score = matrix.score()
     assert score.iou == (1.0, 0.5, 0.0, None)
+    assert score.f1 == (1.0, 2 / 3, 0.0, None)
     assert score.miou == pytest.approx((1.0 + 0.5 + 0.0) / 3)
 
 
@@ -83,7 +105,39 @@ def test_predictions_on_ignored_pixels_do_not_count_whatever_they_are() -> None:
     matrix.add(np.array([0, IGNORE, 1], np.uint8), np.array([0, 1, 1]))
     before = matrix.counts.copy()
     matrix.add(np.array([IGNORE], np.uint8), np.array([77]))
+    matrix.add(np.array([IGNORE], np.uint8), np.array([-1]))
     assert np.array_equal(matrix.counts, before) and before.tolist() == [[1, 0], [0, 1]]
+
+
+@pytest.mark.parametrize(
+    ("prediction", "sentence"),
+    [
+        (np.array([0, 1, 2]), "A prediction holds the label 2, but there are 2 classes (0 to 1)."),
+        (np.array([-1, 1, 0]), "A prediction holds the label -1, but there are 2 classes (0 to 1)."),
+        (np.array([0, 1, 256], np.uint16), "A prediction holds the label 256, but there are 2 classes (0 to 1)."),
+        (np.array([0, 1]), "A prediction has the shape (2,), but its labels have (3,)."),
+        (np.array([[0, 1, 0]]), "A prediction has the shape (1, 3), but its labels have (3,)."),
+        (np.array([0.0, 1.0, 0.7]), "A prediction holds float64 values where integers are needed."),
+    ],
+)
+def test_a_prediction_that_cannot_be_counted_is_refused_and_leaves_no_count(prediction: NDArray, sentence: str) -> None:
+    """Unchecked, truth 0 and prediction 2 of two classes would be counted as truth 1 and prediction 0."""
+    matrix = ConfusionMatrix(2, IGNORE)
+    with pytest.raises(DataError) as raised:
+        matrix.add(np.array([0, 1, 1], np.uint8), prediction)
+    assert raised.value.what == sentence and not matrix.counts.any()
+
+
+def test_labels_that_are_no_class_are_refused() -> None:
+    with pytest.raises(DataError, match="A label map holds the label 2"):
+        ConfusionMatrix(2, IGNORE).add(np.array([2, IGNORE], np.uint8), np.array([0, 0]))
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.int8, np.int32, np.int64, np.uint64])
+def test_predictions_count_alike_in_every_integer_type(kind: type) -> None:
+    matrix = ConfusionMatrix(3, IGNORE)
+    matrix.add(np.array([0, 2, 2, IGNORE], np.uint8), np.array([0, 1, 2, 2]).astype(kind))
+    assert matrix.counts.tolist() == [[1, 0, 0], [0, 0, 0], [0, 1, 1]]
 
 
 def test_counts_larger_than_32_bits_are_summed() -> None:

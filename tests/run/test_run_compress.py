@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 import re
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+
+from edpct.bench.report.schema import read_report
 
 STAGES = ["teacher", "prune", "distil", "export", "quantise", "build", "bench", "pictures"]
 
@@ -81,10 +86,25 @@ def test_what_a_user_wants_lies_on_top_and_is_what_the_stages_made(compressed_ru
         "student-fp16.plan.json": "build-*/student-fp16.plan.json", "pictures.png": "pictures-*/pictures.png",
     }  # fmt: skip
     on_top = {path.name for path in compressed_run.iterdir() if path.is_file()}
-    assert on_top == {*made, "report.md", "report.json"}
+    assert on_top == {*made, "report.md", "report.html", "report.json"}
     for name, pattern in made.items():
         (source,) = compressed_run.glob(f"stages/{pattern}")
         assert source.read_bytes() == (compressed_run / name).read_bytes()
+
+
+def test_the_report_is_one_and_its_pages_show_it(compressed_run: Path) -> None:
+    report = read_report(compressed_run / "report.json")
+    assert [stage.name for stage in report.stages] == STAGES
+    names = dict.fromkeys(row.name for row in report.rows)
+    assert list(names) == ["teacher", "pruned", "distilled", "FP16", "INT8"]
+    page = (compressed_run / "report.html").read_text(encoding="utf-8")
+    text = (compressed_run / "report.md").read_text(encoding="utf-8")
+    for row in report.rows:
+        assert row.accuracy is not None
+        assert f"{100 * row.accuracy.miou:.2f}" in text and f"{100 * row.accuracy.miou:.2f}" in page
+        assert f"| {row.name} |" in text and f">{row.name}<" in page
+    picture = base64.b64encode((compressed_run / "pictures.png").read_bytes()).decode()
+    assert picture in page, "the page holds its pictures, so that it can be sent alone"
 
 
 def test_nothing_unfinished_is_left(compressed_run: Path) -> None:
@@ -138,3 +158,49 @@ def test_a_changed_flag_runs_its_stage_again(again: Again) -> None:
 def test_plans_of_former_settings_do_not_stay_on_top(again: Again) -> None:
     """The run says that it has no plans; one that lies there is of another run."""
     assert [path.name for path in again.folder.glob("*.plan*")] == []
+
+
+# ---- killed while measuring
+
+
+def test_a_run_that_is_killed_while_timing_goes_on_with_the_rounds_that_are_missing(
+    compressed_run: Path, cli_environment: dict[str, str], tmp_path: Path
+) -> None:
+    """Only the settings of the bench are others than those of the finished run, so all else is skipped."""
+    folder = Path(shutil.copytree(compressed_run, tmp_path / "run"))
+    recipe, log = tmp_path / "recipe.toml", tmp_path / "log"
+    small = (compressed_run.parent / "recipe.toml").read_text()
+    bench = '[bench]\nruntimes = ["onnxruntime"]\nseconds = 0.4\nruns = 8\nrounds = 8\nwarm_up = 0.2\nthreads = 1\n'
+    recipe.write_text(re.sub(r"\[bench\][^\[]*", bench, small))
+    command = [
+        sys.executable, "-m", "edpct", "compress", "--teacher", str(compressed_run.parent / "teacher.pt"),
+        "--recipe", str(recipe), "--out", str(folder),
+    ]  # fmt: skip
+
+    def kept() -> int:
+        journals = list(folder.glob("work/bench-*/journal.jsonl"))
+        return journals[0].read_text().count('"kind": "round"') if journals else 0
+
+    with log.open("wb") as file, subprocess.Popen(command, env=cli_environment, stdout=file, stderr=file) as process:
+        end = time.monotonic() + 240
+        while not kept():
+            assert process.poll() is None and time.monotonic() < end, log.read_text()
+            time.sleep(0.01)
+        process.kill()
+    assert process.returncode == -signal.SIGKILL
+    assert json.loads((folder / "report.json").read_text())["settings"]["rounds"] == 1  # still the former report
+    done = kept()
+    assert 1 <= done < 8
+
+    again = subprocess.run(command, env=cli_environment, capture_output=True, text=True, timeout=300, check=False)
+    assert again.returncode == 0, again.stderr
+    skipped = re.findall(r"^\[\d/8\] (\w+): skipped, done ", again.stderr, re.MULTILINE)
+    assert skipped == [name for name in STAGES if name != "bench"]
+    assert f"Going on with a bench that was stopped: {done} of 8 rounds are done." in again.stderr
+    assert "mIoU of" not in again.stderr
+    report = read_report(folder / "report.json")
+    assert report.sittings == 2
+    assert [row.name for row in report.rows] == ["teacher", "pruned", "distilled", "FP16", "INT8"]
+    assert {len(times.rounds) for row in report.rows for times in row.latency.values()} == {8}
+    assert not list(folder.glob("work/bench-*"))
+    assert not list(folder.rglob("journal.jsonl"))

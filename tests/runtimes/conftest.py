@@ -25,25 +25,13 @@ def card() -> Card:
 
 @pytest.fixture(scope="session")
 def conv_relu(tmp_path_factory: pytest.TempPathFactory) -> ConvRelu:
-    onnx = pytest.importorskip("onnx")
+    pytest.importorskip("onnx")
     rng = np.random.default_rng(7)
     weight = rng.standard_normal((2, 3, 3, 3)).astype(np.float32)
     bias = rng.standard_normal(2).astype(np.float32)
-    float32 = onnx.TensorProto.FLOAT
-    graph = onnx.helper.make_graph(
-        [
-            onnx.helper.make_node("Conv", ["image", "w", "b"], ["sums"], pads=[1, 1, 1, 1]),
-            onnx.helper.make_node("Relu", ["sums"], ["logits"]),
-        ],
-        "conv_relu",
-        [onnx.helper.make_tensor_value_info("image", float32, [1, 3, SIDE, SIDE])],
-        [onnx.helper.make_tensor_value_info("logits", float32, [1, 2, SIDE, SIDE])],
-        [onnx.numpy_helper.from_array(weight, "w"), onnx.numpy_helper.from_array(bias, "b")],
-    )
-    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 18)], ir_version=10)
-    path = tmp_path_factory.mktemp("onnx") / "conv_relu.onnx"
-    onnx.save(model, path)
-    return ConvRelu(path, weight, bias)
+    network = ConvRelu(tmp_path_factory.mktemp("onnx") / "conv_relu.onnx", weight, bias)
+    network.save(network.path)
+    return network
 
 
 PlanWriter = Callable[..., Path]

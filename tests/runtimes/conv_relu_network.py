@@ -27,3 +27,22 @@ class ConvRelu:
         windows = np.lib.stride_tricks.sliding_window_view(padded, (3, 3), axis=(2, 3))
         sums = np.einsum("nchwij,ocij->nohw", windows, self.weight) + self.bias[None, :, None, None]
         return np.maximum(sums, 0).astype(np.float32)
+
+    def save(self, path: Path, batch: int | str = 1) -> Path:
+        """Write the network as an ONNX file; a batch that is a name leaves that axis open. Needs the package onnx."""
+        import onnx
+
+        float32 = onnx.TensorProto.FLOAT
+        graph = onnx.helper.make_graph(
+            [
+                onnx.helper.make_node("Conv", ["image", "w", "b"], ["sums"], pads=[1, 1, 1, 1]),
+                onnx.helper.make_node("Relu", ["sums"], ["logits"]),
+            ],
+            "conv_relu",
+            [onnx.helper.make_tensor_value_info("image", float32, [batch, 3, SIDE, SIDE])],
+            [onnx.helper.make_tensor_value_info("logits", float32, [batch, 2, SIDE, SIDE])],
+            [onnx.numpy_helper.from_array(self.weight, "w"), onnx.numpy_helper.from_array(self.bias, "b")],
+        )
+        model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 18)], ir_version=10)
+        onnx.save(model, path)
+        return path

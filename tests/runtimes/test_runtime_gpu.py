@@ -53,7 +53,7 @@ class Driver:
 
 
 def with_driver(monkeypatch: pytest.MonkeyPatch, driver: Any) -> GpuState:
-    monkeypatch.setattr(gpu, "_load_driver", lambda: driver)
+    monkeypatch.setattr(gpu, "load_driver", lambda: driver)
     return probe_gpu()
 
 
@@ -86,8 +86,8 @@ def test_two_devices(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_requiring_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gpu, "_load_driver", lambda: Driver())
+    monkeypatch.setattr(gpu, "load_driver", lambda: Driver())
     assert require_gpu(Path("student.plan")).devices[0].compute_capability == "8.7"
-    monkeypatch.setattr(gpu, "_load_driver", lambda: Driver(init=100))
+    monkeypatch.setattr(gpu, "load_driver", lambda: Driver(init=100))
     with pytest.raises(EngineError, match=r"student\.plan needs an NVIDIA GPU and this machine has none \(the CUDA"):
         require_gpu(Path("student.plan"))

@@ -10,7 +10,7 @@ import edpct.runtimes
 
 HEAVY = ("torch", "onnx", "onnxruntime", "openvino", "tensorrt", "tensorrt_rtx", "pycuda")
 FILES = sorted(path.stem for path in Path(edpct.runtimes.__path__[0]).glob("*.py"))
-LIGHT = [name for name in FILES if name not in ("torch_eager", "__init__")]
+LIGHT = [name for name in FILES if name not in ("torch_network", "__init__")]
 
 
 def run_python(code: str) -> str:
@@ -25,7 +25,7 @@ def test_importing_brings_in_no_runtime() -> None:
 
 
 def test_even_the_torch_row_imports_torch_only_when_opened() -> None:
-    assert run_python(f"import sys, edpct.runtimes.torch_eager; print(*(set({HEAVY}) & set(sys.modules)))") == ""
+    assert run_python(f"import sys, edpct.runtimes.torch_network; print(*(set({HEAVY}) & set(sys.modules)))") == ""
 
 
 def test_doctor_works_where_torch_cannot_be_imported() -> None:

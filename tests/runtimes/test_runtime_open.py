@@ -14,6 +14,7 @@ from conv_relu_network import ConvRelu
 from edpct.errors import EngineError, MissingPackageError
 from edpct.runtimes import onnx_runtime
 from edpct.runtimes.gpu import GpuDevice, GpuState
+from edpct.runtimes.session import Options
 from edpct.runtimes.table import RUNTIMES, open_session, runtimes_for
 
 GPU = GpuState(True, "", "12.6", (GpuDevice("Orin", "8.7", 8 << 30),))
@@ -45,13 +46,22 @@ def test_every_row_has_a_file_and_a_name_of_its_own() -> None:
 def test_an_unknown_runtime_comes_first(tmp_path: Path) -> None:
     error = refusal(tmp_path / "nowhere.onnx", "tflite", device="npu")
     assert error.what == "There is no runtime 'tflite'."
-    assert error.hint == "Choose from: openvino, onnxruntime, tensorrt, tensorrt-rtx, torch."
+    assert error.hint == "Choose from: openvino, onnxruntime, tensorrt, tensorrt-rtx, torch, torch-compile."
 
 
 def test_then_an_unknown_device(tmp_path: Path) -> None:
     error = refusal(tmp_path / "nowhere.onnx", "onnxruntime", device="npu")
     assert error.what == "ONNX Runtime has no device 'npu'."
     assert error.hint == "Choose from: cpu, cuda, tensorrt."
+
+
+def test_then_an_option_that_the_row_does_not_know(tmp_path: Path) -> None:
+    error = refusal(tmp_path / "nowhere.onnx", "openvino", options=Options(cuda_graph=True))
+    assert error.what == "OpenVINO has no option cuda_graph."
+    assert error.hint == "It is for: tensorrt, tensorrt-rtx."
+    error = refusal(tmp_path / "nowhere.plan", "tensorrt", options=Options(threads=2, cuda_graph=True))
+    assert error.what == "TensorRT has no option threads."
+    assert error.hint == "It is for: openvino, onnxruntime, torch, torch-compile."
 
 
 def test_then_the_file(tmp_path: Path) -> None:
@@ -105,6 +115,7 @@ def test_the_gpu_hint_names_the_onnx_that_lies_beside(tmp_path: Path, no_gpu: No
         ("tensorrt-rtx", "tensorrt_rtx", "pip install 'edpct[rtx]'"),
         ("tensorrt-rtx", "pycuda", "pip install pycuda (it compiles against the CUDA toolkit)"),
         ("torch", "torch", "pip install 'edpct[compress]'"),
+        ("torch-compile", "torch", "pip install 'edpct[compress]'"),
     ],
 )
 def test_then_the_package(
@@ -207,7 +218,7 @@ def test_rows_that_fit_a_file(tmp_path: Path, write_plan: Callable[..., Path]) -
 
     assert names(tmp_path / "a.onnx") == ["openvino", "onnxruntime"]
     assert names(tmp_path / "a.ONNX") == ["openvino", "onnxruntime"]
-    assert names(tmp_path / "a.pt") == names(tmp_path / "a.safetensors") == ["torch"]
+    assert names(tmp_path / "a.pt") == names(tmp_path / "a.safetensors") == ["torch", "torch-compile"]
     assert names(tmp_path / "a.txt") == []
     assert names(tmp_path / "a.plan") == ["tensorrt", "tensorrt-rtx"]  # no sidecar to ask
     assert names(write_plan(builder="tensorrt")) == ["tensorrt"]

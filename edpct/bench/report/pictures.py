@@ -1,58 +1,80 @@
-"""A sheet of pictures: image, truth, teacher, student, and where teacher and student disagree."""
+"""A sheet of pictures: image, truth, two engines, and where these two disagree."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from edpct.bench.engines import card_of, predictor
+from edpct.bench.report.schema import Report
+from edpct.bench.requests import Request, card_of
 from edpct.data.samples import Dataset
 from edpct.data.tiling import Window, windows
 from edpct.progress import Progress
+from edpct.runtimes.labels import predictor
 from edpct.runtimes.table import open_session
 from edpct.task import Task
 
 CELL, GAP, HEAD = 256, 6, 30
-COLUMNS = ("image", "truth", "teacher", "student INT8", "teacher ≠ student")
 PAPER, INK = (250, 250, 248), (40, 40, 40)
 DISAGREE = np.array((230, 30, 60), np.uint8)
 
 
-def picture_sheet(
-    teacher: Path,
-    student: Path,
-    dataset: Dataset,
-    target: Path,
-    progress: Progress,
-    count: int = 5,
-    runtime: str = "onnxruntime",
-) -> None:
-    """Write a PNG with a row per picture and a legend of the classes.
+@dataclass(frozen=True)
+class Shown:
+    """An engine on the sheet: the title of its column, its file, the runtime and device that run it."""
+
+    title: str
+    path: Path
+    runtime: str
+    device: str = ""
+
+
+def picture_sheet(reference: Shown, other: Shown, dataset: Dataset, progress: Progress, count: int = 5) -> bytes:
+    """A PNG with a row per picture and a legend of the classes.
 
     Args:
-        teacher, student: engines that carry cards of the same task.
+        reference, other: engines that carry cards of the same task.
         count: rows; the val windows with the most classes, each from another image.
     """
-    task = card_of(teacher).task
+    task = card_of(reference.path).task
     size = task.preprocessing
     chosen = choose_windows(windows(dataset, "val", size.height, size.width), task, count)
     rows = []
     with (
         progress.task("Drawing pictures", len(chosen)) as update,
-        open_session(teacher, runtime) as theirs,
-        open_session(student, runtime) as ours,
+        open_session(reference.path, reference.runtime, device=reference.device) as theirs,
+        open_session(other.path, other.runtime, device=other.device) as ours,
     ):
         for done, window in enumerate(chosen, 1):
             labels = [predictor(session, task)(window.image) for session in (theirs, ours)]
             rows.append(_row(window, labels[0], labels[1], task))
             update(done, "")
-    partial = target.with_name(f".{target.name}.partial")
-    _sheet(rows, task).save(partial, format="PNG", optimize=True)
-    partial.replace(target)
+    titles = ("image", "truth", reference.title, other.title, "where they differ")
+    file = BytesIO()
+    _sheet(rows, titles, task).save(file, format="PNG", optimize=True)
+    return file.getvalue()
+
+
+def pictures_of(report: Report, requests: Sequence[Request], dataset: Dataset, progress: Progress) -> bytes | None:
+    """The sheet of a bench's reference engine and its last other one, on the runtimes that measured them.
+
+    None where there is only one engine, or two that take images of different sizes.
+    """
+    files = {(request.name, request.runtime): request.path for request in requests}
+    first = report.reference_row()
+    others = [row for row in report.rows if row.name != first.name and row.input == first.input]
+    if not others:
+        return None
+    last = next((row for row in reversed(others) if row.runtime == first.runtime), others[-1])
+    shown = [Shown(row.name, files[row.name, row.runtime], row.runtime, row.device) for row in (first, last)]
+    return picture_sheet(shown[0], shown[1], dataset, progress)
 
 
 def choose_windows(found: Iterable[Window], task: Task, count: int) -> list[Window]:
@@ -80,13 +102,13 @@ def _row(window: Window, teacher: NDArray, student: NDArray, task: Task) -> list
     return [window.image, palette[window.labels], palette[teacher], palette[student], faded]
 
 
-def _sheet(rows: list[list[NDArray[np.uint8]]], task: Task) -> Image.Image:
-    width = len(COLUMNS) * (CELL + GAP) + GAP
+def _sheet(rows: list[list[NDArray[np.uint8]]], titles: tuple[str, ...], task: Task) -> Image.Image:
+    width = len(titles) * (CELL + GAP) + GAP
     sheet = Image.new("RGB", (width, HEAD + len(rows) * (CELL + GAP) + HEAD), PAPER)
     draw = ImageDraw.Draw(sheet)
     font = ImageFont.load_default(15)
-    for column, title in enumerate(COLUMNS):
-        draw.text((GAP + column * (CELL + GAP), 7), title, INK, font)
+    for column, title in enumerate(titles):
+        draw.text((GAP + column * (CELL + GAP), 7), _fitting(title, draw, font), INK, font)
     for line, cells in enumerate(rows):
         for column, cell in enumerate(cells):
             resample = Image.Resampling.BILINEAR if column == 0 else Image.Resampling.NEAREST
@@ -99,3 +121,12 @@ def _sheet(rows: list[list[NDArray[np.uint8]]], task: Task) -> Image.Image:
         draw.text((left + 20, top), name, INK, font)
         left += 20 + round(draw.textlength(name, font)) + 18
     return sheet
+
+
+def _fitting(title: str, draw: ImageDraw.ImageDraw, font: Any) -> str:
+    """A title that does not run into the next column."""
+    if draw.textlength(title, font) <= CELL:
+        return title
+    while draw.textlength(f"{title}…", font) > CELL:
+        title = title[:-1]
+    return f"{title}…"

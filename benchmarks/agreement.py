@@ -1,0 +1,345 @@
+r"""Does ``edpct bench`` say what OpenVINO's own benchmark_app and a bare ONNX Runtime loop say of the same file?
+
+    python benchmarks/agreement.py --engine student.onnx [--engine student-int8.onnx] [--rounds 12] [--seconds 3]
+        [--threads 2] [--out benchmarks/results/agreement]
+
+A round is a turn of edpct (its worker process, its clock, its warm-up) and a turn of the other program; who goes first
+changes from round to round, and a first round is run and not counted. The same frames as ``.npy``, the same number of
+threads, one stream, float32 for what is not quantised; what OpenVINO says it did is read back and compared. Each turn
+has a process of its own, edpct's as well: a process keeps the memory it was given at its start, and that luck of the
+draw can be worth some percent. So nothing is open, or spinning, while the other one is timed.
+
+What is compared with what:
+
+- OpenVINO: benchmark_app (``-api sync``) times the inference alone, inside the binding. That is edpct's scope
+  ``compute``, whose clock is read in Python: some tens of microseconds more. Both hand the next frame over by reference
+  before the clock starts (``-inference_only false``; left alone, benchmark_app would infer one frame again and again,
+  and as uint8 without ``-ip f32``). benchmark_app warms up with one inference only: medians are compared, not means.
+- ONNX Runtime: the loop times ``session.run``, from an array in host memory to a new array in host memory. That is
+  edpct's scope ``transfer``.
+
+The ratio of a round is edpct's median over the other's. The verdict is over the median of the rounds' ratios. The exit
+code is 0 if every one lies within 3 % and the harness itself costs at most 50 microseconds a frame, 1 if not.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shlex
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from other_programs import BARE_LOOP, Setup, bare_loop, benchmark_app, find_benchmark_app
+from PIL import Image
+
+from edpct.bench.crew import Member
+from edpct.bench.frames import Frames
+from edpct.bench.latency import take_turn
+from edpct.bench.report.make import load_average, machine
+from edpct.bench.report.schema import Scope
+from edpct.bench.report.tables import markdown_table
+from edpct.bench.requests import card_of
+from edpct.bench.worker import Job
+from edpct.cli.screen import screen
+from edpct.data.scenes import render_scene
+from edpct.errors import EdpctError, EngineError
+from edpct.progress import Progress
+from edpct.runtimes.artefact import sha256_of
+from edpct.runtimes.inventory import cpu_cores
+from edpct.runtimes.session import Arrays, Options, Session, TensorSpec, check_feeds
+from edpct.task import Preprocessing
+
+LIMIT = 0.03
+OVERHEAD_LIMIT = 50.0  # microseconds
+FRAMES, LEAST, WARM_UP = 8, 5, 10.0
+RESAMPLES = 10_000
+METHOD = (
+    "{rounds} rounds, {seconds} s a turn, {threads} threads; who goes first alternates, and every turn is a process of "
+    "its own. Milliseconds: median of the rounds' medians. Ratio: edpct's median over the other's, by round; their "
+    "median, its 95 % interval (rounds drawn with replacement) and their range. benchmark_app prints hundredths of a "
+    "millisecond."
+)
+
+
+@dataclass(frozen=True)
+class Rival:
+    """Another program that times the same runtime.
+
+    Attributes:
+        scope: edpct's scope that holds what the program times.
+        beside: another scope, shown for comparison and not judged.
+        median: runs it; its median in milliseconds, and what it says about its settings.
+    """
+
+    title: str
+    runtime: str
+    scope: Scope
+    beside: Scope
+    median: Callable[[Setup], tuple[float, dict[str, str]]]
+
+
+@dataclass(frozen=True)
+class Round:
+    """Medians of one round in milliseconds, in the order of the two turns that ``edpct_first`` says."""
+
+    edpct_ms: float
+    other_ms: float
+    beside_ms: float
+    edpct_first: bool
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The rounds in short.
+
+    Attributes:
+        ratio: median of the rounds' ratios, edpct over the other; ``low``, ``high``: its 95 % interval, rounds drawn
+            with replacement; ``least``, ``most``: range of the rounds.
+        edpct_ms, other_ms, beside_ms: medians of the rounds' medians.
+        within: the ratio is at most :data:`LIMIT` from 1.
+        sure: the whole interval is.
+    """
+
+    ratio: float
+    low: float
+    high: float
+    least: float
+    most: float
+    edpct_ms: float
+    other_ms: float
+    beside_ms: float
+    within: bool
+    sure: bool
+
+
+def judge(rounds: Sequence[Round]) -> Verdict:
+    """What the rounds say."""
+    ratios = np.array([found.edpct_ms / found.other_ms for found in rounds])
+    draws = np.random.default_rng(0).integers(0, len(ratios), (RESAMPLES, len(ratios)))
+    low, high = np.percentile(np.median(ratios[draws], axis=1), [2.5, 97.5])
+    ratio = float(np.median(ratios))
+    edpct, other, beside = (
+        float(np.median([getattr(found, name) for found in rounds])) for name in ("edpct_ms", "other_ms", "beside_ms")
+    )
+    return Verdict(
+        ratio, float(low), float(high), float(ratios.min()), float(ratios.max()), edpct, other, beside,
+        within=abs(ratio - 1) <= LIMIT,
+        sure=bool(low >= 1 - LIMIT and high <= 1 + LIMIT),
+    )  # fmt: skip
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--engine", type=Path, action="append", required=True, help="an .onnx of edpct; repeat")
+    parser.add_argument("--rounds", type=int, default=12)
+    parser.add_argument("--seconds", type=int, default=3, help="of each turn; benchmark_app takes whole ones")
+    parser.add_argument("--threads", type=int, default=cpu_cores(), help="of each engine; all cores if not given")
+    parser.add_argument("--out", type=Path, default=Path("benchmarks/results/agreement"))
+    asked = parser.parse_args()
+    if min(asked.rounds, asked.seconds, asked.threads) < 1:
+        parser.error("--rounds, --seconds and --threads are 1 or more")
+    try:
+        return agree(asked.engine, asked.rounds, asked.seconds, asked.threads, asked.out, screen())
+    except EdpctError as error:
+        print(f"agreement: {error}", file=sys.stderr)
+        return 2
+
+
+def agree(engines: Sequence[Path], rounds: int, seconds: int, threads: int, out: Path, progress: Progress) -> int:
+    """Measure, write, print; the exit code."""
+    find_benchmark_app()
+    load = load_average()
+    overhead = {scope: asdict(harness_overhead(scope)) for scope in ("transfer", "compute")}
+    results = []
+    with tempfile.TemporaryDirectory() as folder:
+        setups = [_setup(path, threads, seconds, Path(folder) / str(i)) for i, path in enumerate(engines)]
+        turns = [(setup, rival) for setup in setups for rival in RIVALS]
+        found: list[list[Round]] = [[] for _ in turns]
+        settings: list[dict[str, Any]] = [{} for _ in turns]
+        with progress.task("Rounds", (rounds + 1) * len(turns)) as update:
+            for number in range(rounds + 1):
+                for place, (setup, rival) in enumerate(turns):
+                    one, settings[place] = play(setup, rival, edpct_first=(number + place) % 2 == 0)
+                    if number:  # the first fills the file cache and is not counted
+                        found[place].append(one)
+                    note = f"{setup.name}, {rival.title}: {one.edpct_ms:.2f} and {one.other_ms:.2f} ms"
+                    update(number * len(turns) + place + 1, note)
+    for (setup, rival), ones, said in zip(turns, found, settings, strict=True):
+        verdict = asdict(judge(ones))
+        facts: dict[str, Any] = {"engine": setup.name, "sha256": sha256_of(setup.engine), "runtime": rival.runtime}
+        facts |= {"other": rival.title, "scope": rival.scope, "beside": rival.beside, "settings": said}
+        results.append({**facts, **verdict, "rounds": [asdict(one) for one in ones]})
+    record = {
+        **machine(), "load_before": load, "command": f"python benchmarks/agreement.py {shlex.join(sys.argv[1:])}",
+        "limit": LIMIT, "seconds": seconds, "threads": threads, "overhead_limit_us": OVERHEAD_LIMIT,
+        "overhead": overhead, "bare_loop": BARE_LOOP, "results": results,
+    }  # fmt: skip
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "report.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    text = page(record)
+    (out / "report.md").write_text(text, encoding="utf-8")
+    print(text)
+    return 0 if passed(record) else 1
+
+
+def _setup(path: Path, threads: int, seconds: float, folder: Path) -> Setup:
+    """The frames of an engine, as encoded images for edpct and as normalised arrays for the others."""
+    if path.suffix != ".onnx":
+        raise EngineError(f"{path} is no .onnx file.", "Both programs open ONNX files.")
+    task = card_of(path).task
+    size = task.preprocessing
+    images = []
+    for seed in range(FRAMES):
+        file = BytesIO()
+        Image.fromarray(render_scene(seed, size.height, size.width).image).save(file, "JPEG", quality=95)
+        images.append(file.getvalue())
+    folder.mkdir()
+    for number, feed in enumerate(Frames(images, "image", size).feeds):
+        np.save(folder / f"{number:02}.npy", feed["image"])
+    return Setup(path.name, path, task, threads, seconds, tuple(images), folder)
+
+
+def play(setup: Setup, rival: Rival, edpct_first: bool) -> tuple[Round, dict[str, Any]]:
+    """One round.
+
+    Raises:
+        EngineError: a program failed, or OpenVINO ran with other settings in one than in the other.
+    """
+    if edpct_first:
+        ours, theirs = edpct_turn(setup, rival), rival.median(setup)
+    else:
+        theirs = rival.median(setup)
+        ours = edpct_turn(setup, rival)
+    for name in theirs[1].keys() & ours[2].keys():
+        if theirs[1][name] != ours[2][name]:
+            raise EngineError(f"{rival.title} ran with {name} {theirs[1][name]}, edpct with {ours[2][name]}.")
+    return Round(ours[0], theirs[0], ours[1], edpct_first), {"edpct": ours[2], rival.title: theirs[1]}
+
+
+def edpct_turn(setup: Setup, rival: Rival) -> tuple[float, float, dict[str, str]]:
+    """Medians of edpct in the judged scope and the one beside it, and the session's details."""
+    options = Options(threads=setup.threads)
+    with Member(Job(setup.engine, rival.runtime, "", options, 1, setup.task, setup.images)) as member:
+        details = member.open().details
+        member.warm_up(WARM_UP)
+        judged = member.turn(rival.scope, setup.seconds, LEAST, settle=True)
+        beside = member.turn(rival.beside, setup.seconds / 2, LEAST, settle=True)
+    return float(np.median(judged.times)), float(np.median(beside.times)), details
+
+
+RIVALS = (
+    Rival("benchmark_app", "openvino", "compute", "transfer", benchmark_app),
+    Rival("bare loop", "onnxruntime", "transfer", "compute", bare_loop),
+)
+
+
+@dataclass(frozen=True)
+class Overhead:
+    """What the harness costs with an engine that does nothing, microseconds.
+
+    Attributes:
+        wall: of the loop for each frame, everything included.
+        reported: median of what it would report as the engine's time.
+    """
+
+    wall: float
+    reported: float
+
+
+class Idle(Session):
+    """An engine that checks its input, as every engine does, and computes nothing."""
+
+    def __init__(self, size: Preprocessing) -> None:
+        self.runtime, self.device, self.details = "idle", "cpu", {}
+        self.inputs = (TensorSpec("image", np.dtype(np.float32), (1, 3, size.height, size.width)),)
+        self.outputs = ()
+
+    def bind(self, feeds: Arrays) -> None:
+        check_feeds(self.inputs, feeds)
+
+    def execute(self) -> None:
+        pass
+
+    def fetch(self) -> Arrays:
+        return {}
+
+    def fork(self) -> Session:
+        return self
+
+    def close(self) -> None:
+        pass
+
+
+def harness_overhead(scope: Scope, seconds: float = 0.2, repeats: int = 5) -> Overhead:
+    """Time an engine that does nothing with edpct's own loop; the median of some repeats."""
+    size = Preprocessing()
+    file = BytesIO()
+    Image.new("RGB", (size.width, size.height)).save(file, "PNG")
+    frames = Frames([file.getvalue()] * FRAMES, "image", size)
+    walls, reported = [], []
+    for _ in range(repeats):
+        began = time.perf_counter()
+        times = take_turn(Idle(size), frames, scope, seconds, LEAST, settle=False).times
+        walls.append(1e6 * (time.perf_counter() - began) / len(times))
+        reported.append(1e3 * float(np.median(times)))
+    return Overhead(float(np.median(walls)), float(np.median(reported)))
+
+
+def passed(record: dict[str, Any]) -> bool:
+    """Whether every runtime agrees and the harness costs little."""
+    cheap = all(found["wall"] <= OVERHEAD_LIMIT for found in record["overhead"].values())
+    return cheap and all(result["within"] for result in record["results"])
+
+
+def page(record: dict[str, Any]) -> str:
+    """The record in Markdown."""
+    header = ["engine", "edpct against", "scope", "edpct ms", "other ms", "ratio", "95 %", "rounds", "within 3 %"]
+    lines = [
+        [
+            found["engine"], f"{found['other']} ({found['runtime']})", found["scope"], f"{found['edpct_ms']:.2f}",
+            f"{found['other_ms']:.2f}", f"{found['ratio']:.3f}", f"{found['low']:.3f}–{found['high']:.3f}",
+            f"{found['least']:.3f}–{found['most']:.3f}", in_words(found),
+        ]
+        for found in record["results"]
+    ]  # fmt: skip
+    beside = [
+        f"{found['engine']}, {found['runtime']}: {found['beside_ms']:.2f} ms in the scope {found['beside']}"
+        for found in record["results"]
+    ]
+    costs = [
+        f"{scope} {found['wall']:.1f} µs a frame, of which {found['reported']:.1f} µs are reported as the engine's time"
+        for scope, found in record["overhead"].items()
+    ]
+    host, load, counted = record["machine"], record["load_before"], len(record["results"][0]["rounds"])
+    parts = [
+        "# edpct bench beside benchmark_app and a bare ONNX Runtime loop",
+        markdown_table(header, lines),
+        METHOD.format(rounds=counted, seconds=record["seconds"], threads=record["threads"]),
+        f"Not judged, for comparison: {'; '.join(beside)}.",
+        f"The harness with an engine that does nothing (limit {OVERHEAD_LIMIT:.0f} µs): {'; '.join(costs)}.",
+        f"Agreement: {'yes' if passed(record) else 'no'}.",
+    ]
+    if load is not None and load > host["cores"] / 2:
+        parts.append(f"Something else was running: the load average before was {load} on {host['cores']} cores.")
+    versions = ", ".join(f"{name} {version}" for name, version in record["versions"].items())
+    parts.append(f"{record['date']}, {host['cpu']}, {host['cores']} cores, {host['system']}; {versions}.")
+    return "\n\n".join([*parts, f"Made with:\n\n    {record['command']}"]) + "\n"
+
+
+def in_words(found: dict[str, Any]) -> str:
+    """yes or no, and whether the rounds suffice to say so."""
+    if not found["within"]:
+        return "no"
+    return "yes" if found["sure"] else "yes, but the interval reaches beyond"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
