@@ -1,13 +1,12 @@
 r"""Does ``edpct bench`` say what OpenVINO's own benchmark_app and a bare ONNX Runtime loop say of the same file?
 
-    python benchmarks/agreement.py --engine student.onnx [--engine student-int8.onnx] [--rounds 12] [--seconds 3]
-        [--threads 2] [--out benchmarks/results/agreement]
+    python benchmarks/agreement.py --engine student.onnx [--engine student-int8.onnx] [--rounds 10] [--threads 2]
+        [--out benchmarks/results/agreement]
 
-A round is a turn of edpct (its worker process, its clock, its warm-up) and a turn of the other program; who goes first
-changes from round to round, and a first round is run and not counted. The same frames as ``.npy``, the same number of
-threads, one stream, float32 for what is not quantised; what OpenVINO says it did is read back and compared. Each turn
-has a process of its own, edpct's as well: a process keeps the memory it was given at its start, and that luck of the
-draw can be worth some percent. So nothing is open, or spinning, while the other one is timed.
+A round is a worker process of edpct (its clock, its warm-up) and the other program, taking short turns: A B, B A, A B,
+... Both begin anew in every round, since a process keeps the memory it was given at its start, and that luck of the
+draw can be worth some percent; a first round is run and not counted. The same frames as ``.npy``, the same number of
+threads, one stream, float32 for what is not quantised; what OpenVINO says it did is read back and compared.
 
 What is compared with what:
 
@@ -18,8 +17,9 @@ What is compared with what:
 - ONNX Runtime: the loop times ``session.run``, from an array in host memory to a new array in host memory. That is
   edpct's scope ``transfer``.
 
-The ratio of a round is edpct's median over the other's. The verdict is over the median of the rounds' ratios. The exit
-code is 0 if every one lies within 3 % and the harness itself costs at most 50 microseconds a frame, 1 if not.
+The ratio of a round is the median over its turns of edpct's median over the other's beside it, so that what slows the
+machine for longer than a turn cancels. The verdict is over the median of the rounds' ratios. The exit code is 0 if
+every one lies within 3 % and the harness itself costs at most 50 microseconds a frame, 1 if not.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from other_programs import BARE_LOOP, Setup, bare_loop, benchmark_app, find_benchmark_app
+from other_programs import BARE_LOOP, BareLoop, BenchmarkApp, Program, Setup, find_benchmark_app
 from PIL import Image
 
 from edpct.bench.crew import Member
@@ -60,12 +60,13 @@ from edpct.task import Preprocessing
 LIMIT = 0.03
 OVERHEAD_LIMIT = 50.0  # microseconds
 FRAMES, LEAST, WARM_UP = 8, 5, 10.0
+BESIDE = 0.5  # seconds a round for the scope that is shown and not judged
 RESAMPLES = 10_000
 METHOD = (
-    "{rounds} rounds, {seconds} s a turn, {threads} threads; who goes first alternates, and every turn is a process of "
-    "its own. Milliseconds: median of the rounds' medians. Ratio: edpct's median over the other's, by round; their "
-    "median, its 95 % interval (rounds drawn with replacement) and their range. benchmark_app prints hundredths of a "
-    "millisecond."
+    "{rounds} rounds, {threads} threads. A round is a new process of each side, taking short turns, the first one "
+    "alternating; a turn is compared with the one beside it. Milliseconds: median of the rounds' medians. Ratio: "
+    "edpct's median over the other's; median over turns, then over rounds, the 95 % interval of that (rounds drawn "
+    "with replacement) and the range of the rounds. benchmark_app prints hundredths of a millisecond."
 )
 
 
@@ -76,24 +77,27 @@ class Rival:
     Attributes:
         scope: edpct's scope that holds what the program times.
         beside: another scope, shown for comparison and not judged.
-        median: runs it; its median in milliseconds, and what it says about its settings.
+        turns, seconds: turns a round, and the length of each.
+        start: begins a round of it.
     """
 
     title: str
     runtime: str
     scope: Scope
     beside: Scope
-    median: Callable[[Setup], tuple[float, dict[str, str]]]
+    turns: int
+    seconds: float
+    start: Callable[[Setup], Program]
 
 
 @dataclass(frozen=True)
 class Round:
-    """Medians of one round in milliseconds, in the order of the two turns that ``edpct_first`` says."""
+    """One round: medians of its turns in milliseconds, and the median of the turns' ratios."""
 
     edpct_ms: float
     other_ms: float
     beside_ms: float
-    edpct_first: bool
+    ratio: float
 
 
 @dataclass(frozen=True)
@@ -122,7 +126,7 @@ class Verdict:
 
 def judge(rounds: Sequence[Round]) -> Verdict:
     """What the rounds say."""
-    ratios = np.array([found.edpct_ms / found.other_ms for found in rounds])
+    ratios = np.array([found.ratio for found in rounds])
     draws = np.random.default_rng(0).integers(0, len(ratios), (RESAMPLES, len(ratios)))
     low, high = np.percentile(np.median(ratios[draws], axis=1), [2.5, 97.5])
     ratio = float(np.median(ratios))
@@ -139,35 +143,34 @@ def judge(rounds: Sequence[Round]) -> Verdict:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--engine", type=Path, action="append", required=True, help="an .onnx of edpct; repeat")
-    parser.add_argument("--rounds", type=int, default=12)
-    parser.add_argument("--seconds", type=int, default=3, help="of each turn; benchmark_app takes whole ones")
+    parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--threads", type=int, default=cpu_cores(), help="of each engine; all cores if not given")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/agreement"))
     asked = parser.parse_args()
-    if min(asked.rounds, asked.seconds, asked.threads) < 1:
-        parser.error("--rounds, --seconds and --threads are 1 or more")
+    if min(asked.rounds, asked.threads) < 1:
+        parser.error("--rounds and --threads are 1 or more")
     try:
-        return agree(asked.engine, asked.rounds, asked.seconds, asked.threads, asked.out, screen())
+        return agree(asked.engine, asked.rounds, asked.threads, asked.out, screen())
     except EdpctError as error:
         print(f"agreement: {error}", file=sys.stderr)
         return 2
 
 
-def agree(engines: Sequence[Path], rounds: int, seconds: int, threads: int, out: Path, progress: Progress) -> int:
+def agree(engines: Sequence[Path], rounds: int, threads: int, out: Path, progress: Progress) -> int:
     """Measure, write, print; the exit code."""
     find_benchmark_app()
     load = load_average()
     overhead = {scope: asdict(harness_overhead(scope)) for scope in ("transfer", "compute")}
     results = []
     with tempfile.TemporaryDirectory() as folder:
-        setups = [_setup(path, threads, seconds, Path(folder) / str(i)) for i, path in enumerate(engines)]
+        setups = [_setup(path, threads, Path(folder) / str(i)) for i, path in enumerate(engines)]
         turns = [(setup, rival) for setup in setups for rival in RIVALS]
         found: list[list[Round]] = [[] for _ in turns]
         settings: list[dict[str, Any]] = [{} for _ in turns]
         with progress.task("Rounds", (rounds + 1) * len(turns)) as update:
             for number in range(rounds + 1):
                 for place, (setup, rival) in enumerate(turns):
-                    one, settings[place] = play(setup, rival, edpct_first=(number + place) % 2 == 0)
+                    one, settings[place] = play(setup, rival)
                     if number:  # the first fills the file cache and is not counted
                         found[place].append(one)
                     note = f"{setup.name}, {rival.title}: {one.edpct_ms:.2f} and {one.other_ms:.2f} ms"
@@ -179,7 +182,7 @@ def agree(engines: Sequence[Path], rounds: int, seconds: int, threads: int, out:
         results.append({**facts, **verdict, "rounds": [asdict(one) for one in ones]})
     record = {
         **machine(), "load_before": load, "command": f"python benchmarks/agreement.py {shlex.join(sys.argv[1:])}",
-        "limit": LIMIT, "seconds": seconds, "threads": threads, "overhead_limit_us": OVERHEAD_LIMIT,
+        "limit": LIMIT, "threads": threads, "overhead_limit_us": OVERHEAD_LIMIT,
         "overhead": overhead, "bare_loop": BARE_LOOP, "results": results,
     }  # fmt: skip
     out.mkdir(parents=True, exist_ok=True)
@@ -190,7 +193,7 @@ def agree(engines: Sequence[Path], rounds: int, seconds: int, threads: int, out:
     return 0 if passed(record) else 1
 
 
-def _setup(path: Path, threads: int, seconds: float, folder: Path) -> Setup:
+def _setup(path: Path, threads: int, folder: Path) -> Setup:
     """The frames of an engine, as encoded images for edpct and as normalised arrays for the others."""
     if path.suffix != ".onnx":
         raise EngineError(f"{path} is no .onnx file.", "Both programs open ONNX files.")
@@ -204,40 +207,45 @@ def _setup(path: Path, threads: int, seconds: float, folder: Path) -> Setup:
     folder.mkdir()
     for number, feed in enumerate(Frames(images, "image", size).feeds):
         np.save(folder / f"{number:02}.npy", feed["image"])
-    return Setup(path.name, path, task, threads, seconds, tuple(images), folder)
+    return Setup(path.name, path, task, threads, tuple(images), folder)
 
 
-def play(setup: Setup, rival: Rival, edpct_first: bool) -> tuple[Round, dict[str, Any]]:
+def play(setup: Setup, rival: Rival) -> tuple[Round, dict[str, Any]]:
     """One round.
 
     Raises:
         EngineError: a program failed, or OpenVINO ran with other settings in one than in the other.
     """
-    if edpct_first:
-        ours, theirs = edpct_turn(setup, rival), rival.median(setup)
-    else:
-        theirs = rival.median(setup)
-        ours = edpct_turn(setup, rival)
-    for name in theirs[1].keys() & ours[2].keys():
-        if theirs[1][name] != ours[2][name]:
-            raise EngineError(f"{rival.title} ran with {name} {theirs[1][name]}, edpct with {ours[2][name]}.")
-    return Round(ours[0], theirs[0], ours[1], edpct_first), {"edpct": ours[2], rival.title: theirs[1]}
-
-
-def edpct_turn(setup: Setup, rival: Rival) -> tuple[float, float, dict[str, str]]:
-    """Medians of edpct in the judged scope and the one beside it, and the session's details."""
-    options = Options(threads=setup.threads)
-    with Member(Job(setup.engine, rival.runtime, "", options, 1, setup.task, setup.images)) as member:
+    job = Job(setup.engine, rival.runtime, "", Options(threads=setup.threads), 1, setup.task, setup.images)
+    with Member(job) as member, rival.start(setup) as other:
         details = member.open().details
         member.warm_up(WARM_UP)
-        judged = member.turn(rival.scope, setup.seconds, LEAST, settle=True)
-        beside = member.turn(rival.beside, setup.seconds / 2, LEAST, settle=True)
-    return float(np.median(judged.times)), float(np.median(beside.times)), details
+        ours, theirs = take_turns(
+            lambda: float(np.median(member.turn(rival.scope, rival.seconds, LEAST, settle=True).times)),
+            lambda: other.turn(rival.seconds),
+            rival.turns,
+        )
+        beside = float(np.median(member.turn(rival.beside, BESIDE, LEAST, settle=True).times))
+    for name in other.settings.keys() & details.keys():
+        if other.settings[name] != details[name]:
+            raise EngineError(f"{rival.title} ran with {name} {other.settings[name]}, edpct with {details[name]}.")
+    ratio = float(np.median(np.array(ours) / np.array(theirs)))
+    found = Round(float(np.median(ours)), float(np.median(theirs)), beside, ratio)
+    return found, {"edpct": details, rival.title: other.settings}
+
+
+def take_turns(ours: Callable[[], float], theirs: Callable[[], float], turns: int) -> tuple[list[float], list[float]]:
+    """A B, B A, A B, ...: who goes first alternates, so that being first is worth nothing."""
+    found: tuple[list[float], list[float]] = ([], [])
+    for number in range(turns):
+        for side in (0, 1) if number % 2 == 0 else (1, 0):
+            found[side].append((ours, theirs)[side]())
+    return found
 
 
 RIVALS = (
-    Rival("benchmark_app", "openvino", "compute", "transfer", benchmark_app),
-    Rival("bare loop", "onnxruntime", "transfer", "compute", bare_loop),
+    Rival("benchmark_app", "openvino", "compute", "transfer", 3, 1.0, BenchmarkApp),
+    Rival("bare loop", "onnxruntime", "transfer", "compute", 10, 0.5, BareLoop),
 )
 
 
@@ -322,7 +330,7 @@ def page(record: dict[str, Any]) -> str:
     parts = [
         "# edpct bench beside benchmark_app and a bare ONNX Runtime loop",
         markdown_table(header, lines),
-        METHOD.format(rounds=counted, seconds=record["seconds"], threads=record["threads"]),
+        METHOD.format(rounds=counted, threads=record["threads"]),
         f"Not judged, for comparison: {'; '.join(beside)}.",
         f"The harness with an engine that does nothing (limit {OVERHEAD_LIMIT:.0f} µs): {'; '.join(costs)}.",
         f"Agreement: {'yes' if passed(record) else 'no'}.",

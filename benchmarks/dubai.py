@@ -19,6 +19,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+from edpct.bench.report.claim import cautions_of, headline, machine_line
+from edpct.bench.report.schema import read_report
+from edpct.bench.report.tables import class_table_of, markdown_table, table_of
+
 BEGIN, END = "<!-- dubai:begin -->", "<!-- dubai:end -->"
 RECIPES = Path(__file__).parent / "recipes"
 
@@ -35,7 +39,7 @@ def main() -> None:
     recipe = RECIPES / "dubai-compress.toml"
     edpct("compress", "--teacher", teacher / "teacher.pt", *data, "--out", run, "--recipe", recipe)
     keep(teacher, run, asked.out)
-    refresh_readme(asked.out / "report.md")
+    refresh_readme(asked.out / "report.json")
 
 
 def edpct(*arguments: object) -> None:
@@ -48,21 +52,25 @@ def edpct(*arguments: object) -> None:
 def keep(teacher: Path, run: Path, out: Path) -> None:
     """Copy what is worth committing: the page, its data and pictures, and the teacher's training curve."""
     out.mkdir(parents=True, exist_ok=True)
-    for name in ("report.md", "report.json", "pictures.png"):
+    for name in ("report.html", "report.md", "report.json", "pictures.png"):
         shutil.copyfile(run / name, out / name)
     shutil.copyfile(teacher / "training.json", out / "teacher-training.json")
     taught = json.loads((out / "teacher-training.json").read_text(encoding="utf-8"))
     print(f"Teacher trained in {taught['seconds'] / 60:.1f} minutes; results in {out}.")
 
 
-def refresh_readme(page: Path, readme: Path = Path(__file__).parents[1] / "README.md") -> None:
-    """Put the page's claim, tables and machine between the README's marks."""
-    paragraphs = page.read_text(encoding="utf-8").strip().split("\n\n")
-    shown = [p for p in paragraphs if not p.startswith(("# ", "![", "| stage"))]
+def refresh_readme(path: Path, readme: Path = Path(__file__).parents[1] / "README.md") -> None:
+    """Put the report's claim, main tables, cautions and machine between the README's marks."""
+    report = read_report(path)
+    first = report.rows[0].runtime  # the classes of one runtime will do: the report has the others
+    alone = report.model_copy(update={"rows": tuple(row for row in report.rows if row.runtime == first)})
+    tables = (table_of(report), class_table_of(alone))
+    cautions = "\n".join(f"- {caution}" for caution in cautions_of(report))
+    shown = [headline(report), *(markdown_table(*table) for table in tables), cautions, machine_line(report)]
     text = readme.read_text(encoding="utf-8")
     head, rest = text.split(BEGIN)
     _, tail = rest.split(END)
-    readme.write_text(head + BEGIN + "\n" + "\n\n".join(shown) + "\n" + END + tail, encoding="utf-8")
+    readme.write_text(head + BEGIN + "\n" + "\n\n".join(filter(None, shown)) + "\n" + END + tail, encoding="utf-8")
 
 
 if __name__ == "__main__":

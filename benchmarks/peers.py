@@ -68,7 +68,7 @@ def main() -> int:
     parser.add_argument("--only", action="append", default=[], metavar="NAME", help=f"of: {', '.join(PEERS)}")
     parser.add_argument("--size", type=int, default=512, help="side of the input in pixels")
     parser.add_argument("--calibration", type=int, default=QuantiseSettings().calibration_images)
-    parser.add_argument("--seconds", type=float, default=12.0, help="of timing each row in each scope")
+    parser.add_argument("--seconds", type=float, default=6.0, help="of timing each row in each scope")
     parser.add_argument("--rounds", type=int, default=8)
     parser.add_argument("--threads", type=int, default=0)
     parser.add_argument("--work", type=Path, default=Path("runs/peers"))

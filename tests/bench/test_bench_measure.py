@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import shutil
+import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -196,6 +198,37 @@ def test_an_engine_that_cannot_be_opened_is_left_out_and_named(compressed_run: P
     assert progress.lines == [
         f"Left out: {failure.name} on {failure.runtime}. {failure.reason}" for failure in measured.failures
     ]
+
+
+def killing_the_last_started() -> Watching:
+    """Kills the newest worker after the first turn of all."""
+    before = children()
+
+    def kill(title: str, done: int) -> None:
+        if title == "Timing in turns" and done == 1:
+            os.kill(max(children() - before), signal.SIGKILL)
+
+    return Watching(kill)
+
+
+def test_an_engine_whose_process_dies_is_left_out_and_the_others_go_on(compressed_run: Path) -> None:
+    paths = [compressed_run / name for name in ("student.onnx", "teacher.onnx")]
+    settings = QUICK.model_copy(update={"rounds": 2})
+    measured = bench([request(path) for path in paths], None, settings, killing_the_last_started())
+    assert [row.name for row in measured.rows] == ["student.onnx"]
+    assert len(measured.rows[0].latency["transfer"].rounds) == 2
+    (failure,) = measured.failures
+    assert failure.name == "teacher.onnx" and "its process ended by SIGKILL" in failure.reason
+
+
+def test_where_the_only_engine_dies_its_reason_is_given(compressed_run: Path) -> None:
+    with pytest.raises(EngineError, match="its process ended by SIGKILL"):
+        bench(
+            [request(compressed_run / "student.onnx")],
+            None,
+            QUICK.model_copy(update={"rounds": 2}),
+            killing_the_last_started(),
+        )
 
 
 def test_where_no_engine_opens_the_first_reason_is_given(broken: Path) -> None:

@@ -6,7 +6,7 @@ import importlib
 import subprocess
 import sys
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -39,7 +39,7 @@ def programs(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 def _rounds(agreement: ModuleType, *ratios: float) -> list[Any]:
     """Rounds whose other median rises from 10 ms on, as on a machine that slows down; edpct's goes along."""
     return [
-        agreement.Round(edpct_ms=ratio * (10 + i), other_ms=10.0 + i, beside_ms=12.0, edpct_first=i % 2 == 0)
+        agreement.Round(edpct_ms=ratio * (10 + i), other_ms=10.0 + i, beside_ms=12.0, ratio=ratio)
         for i, ratio in enumerate(ratios)
     ]
 
@@ -70,7 +70,7 @@ def _record(agreement: ModuleType, ratio: float = 1.0, wall: float = 5.0) -> dic
     verdict = agreement.asdict(agreement.judge(rounds))
     return {
         "machine": {"cpu": "A CPU", "cores": 2, "system": "Linux"}, "versions": {"edpct": "1"}, "date": "2026-01-02",
-        "load_before": 0.1, "command": "python benchmarks/agreement.py", "seconds": 3, "threads": 2,
+        "load_before": 0.1, "command": "python benchmarks/agreement.py", "threads": 2,
         "overhead": {"compute": {"wall": wall, "reported": 0.2}},
         "results": [{**facts, "beside": "transfer", **verdict, "rounds": rounds}],
     }  # fmt: skip
@@ -114,18 +114,53 @@ def test_missing_benchmark_app_is_a_sentence(programs: ModuleType, monkeypatch: 
         programs.find_benchmark_app()
 
 
-@pytest.mark.parametrize("first", [True, False])
-def test_another_number_of_threads_is_refused(
-    agreement: ModuleType, monkeypatch: pytest.MonkeyPatch, first: bool
-) -> None:
-    monkeypatch.setattr(agreement, "edpct_turn", lambda *_: (1.0, 1.0, {"threads": "2", "version": "1"}))
+class Scripted:
+    """A program whose turns take 2 ms, and that says what it is told to."""
+
+    def __init__(self, settings: dict[str, str]) -> None:
+        self.settings = settings
+
+    def __enter__(self) -> Scripted:
+        return self
+
+    def __exit__(self, *error: object) -> None: ...
+
+    def turn(self, seconds: float) -> float:
+        return 2.0
+
+
+class Worker(Scripted):
+    """In place of edpct's worker process: turns of 3 ms."""
+
+    def open(self) -> SimpleNamespace:
+        return SimpleNamespace(details={"threads": "2", "version": "1"})
+
+    def warm_up(self, limit: float) -> None: ...
+
+    def turn(self, *_: object, **__: object) -> SimpleNamespace:  # type: ignore[override]
+        return SimpleNamespace(times=[3.0, 3.0, 9.0])
+
+
+def test_a_round_and_settings_that_differ(agreement: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(agreement, "Member", lambda job: Worker({}))
+    setup = SimpleNamespace(engine=None, threads=2, task=None, images=())
     same, other = ({"threads": threads, "pinning": "True"} for threads in ("2", "4"))
-    rival = agreement.Rival("it", "openvino", "compute", "transfer", lambda _: (1.0, same))
-    found, settings = agreement.play(None, rival, first)
-    assert found.edpct_first is first and settings["it"] == same
-    rival = agreement.Rival("it", "openvino", "compute", "transfer", lambda _: (1.0, other))
+    rival = agreement.Rival("it", "openvino", "compute", "transfer", 3, 0.1, lambda _: Scripted(same))
+    found, settings = agreement.play(setup, rival)
+    assert (found.edpct_ms, found.other_ms, found.ratio) == (3.0, 2.0, 1.5) and settings["it"] == same
+    rival = agreement.Rival("it", "openvino", "compute", "transfer", 3, 0.1, lambda _: Scripted(other))
     with pytest.raises(EngineError, match="threads 4, edpct with 2"):
-        agreement.play(None, rival, first)
+        agreement.play(setup, rival)
+
+
+def test_who_goes_first_alternates(agreement: ModuleType) -> None:
+    calls: list[str] = []
+
+    def taking(name: str, value: float) -> Any:
+        return lambda: calls.append(name) or value
+
+    assert agreement.take_turns(taking("a", 1.0), taking("b", 2.0), 3) == ([1.0] * 3, [2.0] * 3)
+    assert "".join(calls) == "abbaab"
 
 
 def test_bare_loop_times_a_file(programs: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -137,15 +172,16 @@ def test_bare_loop_times_a_file(programs: ModuleType, monkeypatch: pytest.Monkey
     onnx.save(model, tmp_path / "a.onnx")
     np.save(tmp_path / "00.npy", np.zeros(shape, np.float32))
     monkeypatch.setattr(programs, "BARE_WARM_UP", 0.0)
-    setup = programs.Setup("a.onnx", tmp_path / "a.onnx", SCENE_TASK, 1, 0.05, (), tmp_path)
-    median, settings = programs.bare_loop(setup)
-    assert 0 < median < 1000 and settings == {"threads": "1"}
+    setup = programs.Setup("a.onnx", tmp_path / "a.onnx", SCENE_TASK, 1, (), tmp_path)
+    with programs.BareLoop(setup) as loop:
+        medians = [loop.turn(0.05) for _ in range(2)]
+    assert all(0 < median < 1000 for median in medians) and loop.settings == {"threads": "1"}
 
 
 def test_bare_loop_that_fails_is_a_sentence(programs: ModuleType, tmp_path: Path) -> None:
-    setup = programs.Setup("a.onnx", tmp_path / "a.onnx", SCENE_TASK, 1, 0.05, (), tmp_path)
-    with pytest.raises(EngineError, match="bare loop failed"):
-        programs.bare_loop(setup)
+    setup = programs.Setup("a.onnx", tmp_path / "a.onnx", SCENE_TASK, 1, (), tmp_path)
+    with programs.BareLoop(setup) as loop, pytest.raises(EngineError, match="bare loop failed"):
+        loop.turn(0.05)
 
 
 def test_output_of_the_bare_loop_is_its_last_line(programs: ModuleType) -> None:

@@ -235,7 +235,7 @@ def test_long_names_keep_both_ends() -> None:
 
 
 def palettes() -> list[dict[str, str]]:
-    css = resources.files("edpct.bench").joinpath("page.css").read_text(encoding="utf-8")
+    css = resources.files("edpct.bench.report").joinpath("page.css").read_text(encoding="utf-8")
     return [dict(re.findall(r"--([\w-]+): (#\w{6})", css.split(":root {")[part])) for part in (1, 2)]
 
 
