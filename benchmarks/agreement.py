@@ -336,7 +336,7 @@ def page(record: dict[str, Any]) -> str:
         f"Agreement: {'yes' if passed(record) else 'no'}.",
     ]
     if load is not None and load > host["cores"] / 2:
-        parts.append(f"Something else was running: the load average before was {load} on {host['cores']} cores.")
+        parts.append(f"The machine had been busy: the load average before was {load} on {host['cores']} cores.")
     versions = ", ".join(f"{name} {version}" for name, version in record["versions"].items())
     parts.append(f"{record['date']}, {host['cpu']}, {host['cores']} cores, {host['system']}; {versions}.")
     return "\n\n".join([*parts, f"Made with:\n\n    {record['command']}"]) + "\n"

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -24,7 +25,7 @@ from edpct.bench.report.schema import read_report
 from edpct.bench.report.tables import class_table_of, markdown_table, table_of
 
 BEGIN, END = "<!-- dubai:begin -->", "<!-- dubai:end -->"
-RECIPES = Path(__file__).parent / "recipes"
+RECIPES = Path(os.path.relpath(Path(__file__).parent / "recipes"))  # relative: the report names the command
 
 
 def main() -> None:
