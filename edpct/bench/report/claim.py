@@ -268,7 +268,7 @@ def cautions_of(report: Report) -> list[str]:
     load, cores = report.machine.load, report.machine.cores
     if load is not None and load > cores / 2:
         found.append(
-            f"The machine had been busy: the load average of the minute before was {load:.1f} on {cores} cores."
+            f"The machine had been busy: the load average before was {load:.1f} on {cores} cores."
         )
     if report.sittings > 1:
         found.append(
