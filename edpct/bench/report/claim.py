@@ -267,9 +267,7 @@ def cautions_of(report: Report) -> list[str]:
         found.append(f"Warm-up had not settled when timing began: {_some(hasty, report)}.")
     load, cores = report.machine.load, report.machine.cores
     if load is not None and load > cores / 2:
-        found.append(
-            f"The machine had been busy: the load average before was {load:.1f} on {cores} cores."
-        )
+        found.append(f"The machine had been busy: the load average before was {load:.1f} on {cores} cores.")
     if report.sittings > 1:
         found.append(
             f"Measured in {report.sittings} sittings: the machine may have been in another state in each of them."
