@@ -99,8 +99,11 @@ def bench(
     hashes = {path: sha256_of(path) for path in {request.path for request in requests}}
     kept = Journal(journal, _key(requests, hashes, dataset, settings))
     if kept.sittings > 1:
-        done = len(kept.found("round"))
-        progress.say(f"Going on with a bench that was stopped: {done} of {settings.rounds} rounds are done.")
+        scored, done = len(kept.found("accuracy")), len(kept.found("round"))
+        progress.say(
+            f"Going on with a bench that was stopped: accuracy of {scored} rows and {done} of {settings.rounds} rounds are "
+            "done."
+        )
     images = {card.task: encoded_windows(card.task, dataset) for card in cards}
     jobs = [_job(request, card, images[card.task]) for request, card in zip(requests, cards, strict=True)]
     with ExitStack() as stack:

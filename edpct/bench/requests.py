@@ -20,7 +20,7 @@ from edpct.runtimes.content import require_file
 from edpct.runtimes.gpu import require_gpu
 from edpct.runtimes.session import DEFAULT, Options
 from edpct.runtimes.sidecar import check_plan
-from edpct.runtimes.table import RUNTIMES, Runtime, runtimes_for
+from edpct.runtimes.table import RUNTIMES, Runtime, require_suffix, runtimes_for
 from edpct.task import Task
 
 LEAST_SHARE = 0.9  # of the input that an image must fill, both ways
@@ -81,6 +81,7 @@ def _fitting(path: Path, runtime: str | None, device: str) -> list[Runtime]:
     if runtime is not None:
         if runtime not in RUNTIMES:
             raise EngineError(f"There is no runtime '{runtime}'.", f"Choose from: {', '.join(RUNTIMES)}.")
+        require_suffix(path, RUNTIMES[runtime])
         return [RUNTIMES[runtime]]
     fitting = [row for row in runtimes_for(path) if not row.on_request]
     if not fitting:

@@ -76,7 +76,7 @@ class Worker:
         if spec.shape[0] not in (None, job.batch):
             raise EngineError(
                 f"{job.path.name} takes batches of {spec.shape[0]}, and {job.batch} was asked for.",
-                "Leave --batch out, or give an engine whose batch is open, such as a checkpoint.",
+                "Leave --batch out, or give a checkpoint, or an ONNX file exported with export.open_batch = true.",
             )
         self._frames = Frames(job.images, spec.name, job.task.preprocessing, job.batch)
         self._lanes = [self._session] + [self._session.fork() for _ in range(job.options.streams - 1)]

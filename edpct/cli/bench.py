@@ -33,7 +33,9 @@ def bench_command(
     rounds: int = typer.Option(6, "--rounds", help="How often the rows take turns."),
     accuracy: bool = typer.Option(True, "--accuracy/--no-accuracy", help="Measure mIoU where data is known."),
     reference: str = typer.Option(
-        None, "--reference", help="Engine that the others are compared with; the heaviest if not given."
+        None,
+        "--reference",
+        help="File name of the engine to compare the others with; the heaviest if not given.",
     ),
     report: Path = typer.Option(None, "--report", help="Write a page to this file: .html or .md."),
     json_file: Path = typer.Option(None, "--json", help="Write all results to this file, for edpct compare."),
@@ -43,9 +45,15 @@ def bench_command(
     With --report or --json, a bench that is stopped goes on where it was when the same command is run again.
     """
     from edpct.bench.measure import bench
-    from edpct.bench.report.claim import headline, machine_line, method_of
+    from edpct.bench.report.claim import cautions_of, explanation_of, headline, machine_line
     from edpct.bench.report.make import load_average, make_report
-    from edpct.bench.report.tables import class_table_of, scopes_table_of, table_of, throughput_table_of
+    from edpct.bench.report.tables import (
+        class_table_of,
+        failure_table_of,
+        scopes_table_of,
+        table_of,
+        throughput_table_of,
+    )
     from edpct.bench.requests import card_of, find_dataset, plan_rows
     from edpct.cli.screen import screen, show_table
     from edpct.data.layouts import open_dataset
@@ -73,7 +81,11 @@ def bench_command(
     result = make_report(measured, known, settings, load, reference=reference, failures=failures)
     for table in (table_of, scopes_table_of, throughput_table_of, class_table_of):
         show_table(*table(result))
-    typer.echo(f"{headline(result)}\n\n{method_of(result)}\n\n{machine_line(result)}")
+    show_table(*failure_table_of(result), numbers=False)
+    typer.echo(f"{headline(result)}\n\n{explanation_of(result)}\n")
+    for caution in cautions_of(result):
+        typer.echo(f"- {caution}")
+    typer.echo(f"\n{machine_line(result)}")
     if json_file is not None:
         json_file.write_text(result.model_dump_json(indent=1) + "\n", encoding="utf-8")
         typer.echo(f"Wrote {json_file}.")

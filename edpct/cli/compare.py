@@ -15,7 +15,7 @@ def compare_command(
         "--fail-if",
         metavar="CONDITION",
         help='End with exit code 1 if a row changed like this: "fps<-5%" (relative), "miou<-0.5" (points), '
-        '"iou:road<-1", "p99>2" (ms), "memory>100" (MB); repeat for more.',
+        '"iou:road<-1", "p99>2" (ms), "memory>100" (MB), or if a row of A is missing in B; repeat for more.',
     ),
     json_file: Path = typer.Option(None, "--json", help="Write all differences to this file."),
     markdown: bool = typer.Option(False, "--markdown", help="Print one Markdown text, for a comment."),

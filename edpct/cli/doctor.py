@@ -23,8 +23,7 @@ def doctor_command() -> None:
             )
     else:
         typer.echo(f"GPU: none ({found.gpu.reason.rstrip('.')})")
-    for line in describe():
-        typer.echo(line)
+    typer.echo(f"Sensors: {'; '.join(describe())}")
     runtimes = [[r.runtime.title, "yes" if r.ok else "no", r.reason, r.next_step] for r in found.runtimes]
     show_table(["runtime", "opens", "seen", "next step"], runtimes, numbers=False)
     packages = [[p.name, p.version or "–", f"edpct[{p.extra}]" if p.extra else "edpct"] for p in found.packages]

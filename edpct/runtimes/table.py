@@ -161,7 +161,7 @@ def open_session(path: Path, runtime: str, *, device: str = "", options: Options
         raise EngineError(f"{row.title} has no device '{device}'.", f"Choose from: {', '.join(row.devices)}.")
     _require_options(row, options)
     require_file(path)
-    _require_suffix(path, row)
+    require_suffix(path, row)
     if row.needs_gpu:
         require_gpu(path)
     if (missing := row.missing_package()) is not None:
@@ -197,7 +197,12 @@ def _require_options(row: Runtime, options: Options) -> None:
             raise EngineError(f"{row.title} has no option {name}.", f"It is for: {takers}.")
 
 
-def _require_suffix(path: Path, row: Runtime) -> None:
+def require_suffix(path: Path, row: Runtime) -> None:
+    """Refuse a file that a runtime does not open.
+
+    Raises:
+        EngineError: its suffix is not one of the row's.
+    """
     if path.suffix.lower() in row.suffixes:
         return
     fitting = ", ".join(other.name for other in runtimes_for(path))

@@ -301,7 +301,7 @@ def test_a_bench_that_is_stopped_goes_on_with_the_rounds_that_are_missing(
 
     progress = Watching()
     measured = bench(requests, dataset, THREE_ROUNDS, progress, journal)
-    assert progress.lines == ["Going on with a bench that was stopped: 1 of 3 rounds are done."]
+    assert progress.lines == ["Going on with a bench that was stopped: accuracy of 2 rows and 1 of 3 rounds are done."]
     assert (progress.started[TIMING], progress.done[TIMING]) == (2, [3, 4, 5, 6])
     assert not [title for title in progress.started if "mIoU" in title]
     assert measured.sittings == 2

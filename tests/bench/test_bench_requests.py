@@ -143,6 +143,12 @@ def test_a_checkpoint_without_torch(tiny_teacher: Path, compressed_run: Path, mo
     assert [(failure.name, failure.runtime) for failure in failures] == [("teacher.pt", "torch")]
 
 
+def test_a_runtime_that_does_not_open_such_files(compressed_run: Path) -> None:
+    with pytest.raises(EngineError) as caught:
+        plan_rows([compressed_run / "student.onnx"], "tensorrt", "", SETTINGS, Silent())
+    assert caught.value.what == "TensorRT opens .plan and .engine files, and student.onnx is none."
+
+
 def test_an_unknown_runtime(compressed_run: Path) -> None:
     with pytest.raises(EngineError) as caught:
         plan_rows([compressed_run / "student.onnx"], "tflite", "", SETTINGS, Silent())

@@ -196,7 +196,7 @@ def test_a_run_that_is_killed_while_timing_goes_on_with_the_rounds_that_are_miss
     assert again.returncode == 0, again.stderr
     skipped = re.findall(r"^\[\d/8\] (\w+): skipped, done ", again.stderr, re.MULTILINE)
     assert skipped == [name for name in STAGES if name != "bench"]
-    assert f"Going on with a bench that was stopped: {done} of 8 rounds are done." in again.stderr
+    assert f" and {done} of 8 rounds are done." in again.stderr
     assert "mIoU of" not in again.stderr
     report = read_report(folder / "report.json")
     assert report.sittings == 2

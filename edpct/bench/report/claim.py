@@ -11,6 +11,7 @@ from edpct.bench.report.schema import AccuracyReport, LatencyReport, Report, Row
 from edpct.bench.report.wording import UNKNOWN, fps, join, points, times
 
 UNSTEADY = 1.3  # slowest over fastest turn of one row, above which the reader is told
+_COARSENESS = {"fp32": 0, "fp16": 1, "int8": 2}
 FEW_RUNS = 100  # below it, no inference lies beyond p99
 SCOPE_TITLES: dict[Scope, str] = {"compute": "compute only", "transfer": "with copies", "end_to_end": "end to end"}
 SCOPE_MEANINGS: dict[Scope, str] = {
@@ -122,15 +123,12 @@ class Claim:
 
 
 def claim_of(report: Report) -> Claim | None:
-    """The last engine against the reference, where the last is fastest; None where there is one engine only.
-
-    The last and not the fastest: a pruned engine that was not trained again is fast too, and useless.
-    """
+    """The most compressed engine against the reference, where it is fastest; None where there is one engine only."""
     scope = main_scope(report)
-    names = [row.name for row in report.rows if row.name != report.reference_row().name]
-    if not names:
+    name = most_compressed(report)
+    if name is None:
         return None
-    rows = [row for row in report.rows if row.name == names[-1]]
+    rows = [row for row in report.rows if row.name == name]
     rows.sort(key=lambda row: -row.latency[scope].fps if scope in row.latency else 0)
     mates = [(_mate(row, report), row) for row in rows]
     reference, other = next(((mate, row) for mate, row in mates if mate), (report.reference_row(), rows[0]))
@@ -147,6 +145,18 @@ def claim_of(report: Report) -> Claim | None:
         between(after) if before and after else None,
         _worst(before, after) if before and after else None,
     )
+
+
+def most_compressed(report: Report) -> str | None:
+    """The engine that the report is about: of the coarsest precision, then of the fewest MACs, then the last.
+
+    Not the fastest: a pruned engine that was not trained again is fast too, and useless. None where there is no other
+    engine than the reference.
+    """
+    others = [row for row in report.rows if row.name != report.reference_row().name]
+    if not others:
+        return None
+    return max(reversed(others), key=lambda row: (_COARSENESS.get(row.precision, 0), -row.macs)).name
 
 
 def between(score: AccuracyReport) -> tuple[float, float] | None:
@@ -168,7 +178,7 @@ def _worst(before: AccuracyReport, after: AccuracyReport) -> tuple[str, float] |
 
 
 def headline(report: Report) -> str:
-    """One sentence: the last engine against the reference; of a single engine, its speed and accuracy."""
+    """One sentence: the most compressed engine against the reference; of a single one, its speed and accuracy."""
     claim = claim_of(report)
     if claim is None:
         return _alone(report)
@@ -262,12 +272,9 @@ def _accuracy_sentence(report: Report) -> str:
 
 def cautions_of(report: Report) -> list[str]:
     """Sentences about what makes the numbers less sure; none for a quiet, settled, cool machine."""
-    found = [*_unsteady(report), *_throttled(report)]
+    found = [*cautions_of_machine(report), *_unknown_throttling(report)]
     if hasty := [label_of(row, report) for row in report.rows if not row.warm_up.steady]:
         found.append(f"Warm-up had not settled when timing began: {_some(hasty, report)}.")
-    load, cores = report.machine.load, report.machine.cores
-    if load is not None and load > cores / 2:
-        found.append(f"The machine had been busy: the load average before was {load:.1f} on {cores} cores.")
     if report.sittings > 1:
         found.append(
             f"Measured in {report.sittings} sittings: the machine may have been in another state in each of them."
@@ -279,15 +286,25 @@ def cautions_of(report: Report) -> list[str]:
     return found
 
 
+def cautions_of_machine(report: Report) -> list[str]:
+    """What the machine did meanwhile that another run may not see again: drift, throttling, other work."""
+    found = [*_unsteady(report), *_throttled(report)]
+    load, cores = report.machine.load, report.machine.cores
+    if load is not None and load > cores / 2:
+        found.append(f"The machine had been busy: the load average before was {load:.1f} on {cores} cores.")
+    return found
+
+
 def _runs(row: RowReport, report: Report) -> int:
     latency = row.latency.get(main_scope(report))
     return latency.runs if latency else 0
 
 
 def drift_of(row: RowReport) -> float:
-    """Slowest over fastest turn, the worst over the scopes; 1 where there was one turn."""
-    turns = [latency.rounds for latency in row.latency.values() if latency.rounds and min(latency.rounds) > 0]
-    return max((max(rounds) / min(rounds) for rounds in turns), default=1.0)
+    """Slowest over fastest turn with copies, or in the only scope there is; 1 where there was one turn."""
+    latency = row.latency.get("transfer") or next(iter(row.latency.values()), None)
+    rounds = latency.rounds if latency is not None else ()
+    return max(rounds) / min(rounds) if rounds and min(rounds) > 0 else 1.0
 
 
 def _unsteady(report: Report) -> Iterable[str]:
@@ -302,9 +319,12 @@ def _unsteady(report: Report) -> Iterable[str]:
 
 def _throttled(report: Report) -> Iterable[str]:
     slowed = [label_of(row, report) for row in report.rows if row.state.throttled == "yes"]
-    unknown = [label_of(row, report) for row in report.rows if row.state.throttled == "unknown"]
     if slowed:
         yield f"The machine slowed itself down (throttled) during: {_some(slowed, report)}."
+
+
+def _unknown_throttling(report: Report) -> Iterable[str]:
+    unknown = [label_of(row, report) for row in report.rows if row.state.throttled == "unknown"]
     if unknown:
         of = "" if len(unknown) == len(report.rows) else f" for: {_some(unknown, report)}"
         yield f"Whether the machine slowed itself down (throttled) is not known{of}."

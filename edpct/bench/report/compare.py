@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from math import hypot, inf, isfinite
 from typing import Any, TypeAlias
 
-from edpct.bench.report.claim import label_of
+from edpct.bench.report.claim import cautions_of_machine, label_of
 from edpct.bench.report.metrics import METRICS, PER_CLASS, Metric, classes_in, metric_of
 from edpct.bench.report.schema import Report, RowReport
 from edpct.bench.report.tables import Table, known, markdown_table
@@ -142,7 +142,11 @@ def compare(a: Report, b: Report, conditions: Sequence[str] = ()) -> Comparison:
     pairs = [(label_of(row, a), row, theirs[_key(row)]) for row in a.rows if _key(row) in theirs]
     only_a = tuple(label_of(row, a) for row in a.rows if _key(row) not in theirs)
     only_b = tuple(label_of(row, b) for row in b.rows if _key(row) not in ours)
-    failures = [f"{label}: is in the first report and not in the second." for label in only_a if asked]
+    failures = [
+        f"{label}: is in the first report and not in the second, so that no condition can be checked on it."
+        for label in only_a
+        if asked
+    ]
     for condition in asked:
         failures += _failures(condition, metrics[condition.metric], pairs)
     return Comparison(tuple(_changes(pairs, [a, b])), only_a, only_b, tuple(_notes(a, b)), tuple(failures))
@@ -189,6 +193,9 @@ def _notes(a: Report, b: Report) -> Iterable[str]:
         yield f"The versions differ ({versions}), so differences may not be the engines'."
     if a.data is not None and b.data is not None and a.data != b.data:
         yield "Accuracy was measured on other data, so differences in accuracy may not be the engines'."
+    for which, report in (("first", a), ("second", b)):
+        for caution in cautions_of_machine(report):
+            yield f"Of the {which} report: {caution}"
     if settings := _differing(a.settings, b.settings):
         yield f"The settings of the bench differ ({settings})."
 
@@ -247,14 +254,15 @@ def sentences_of(found: Comparison) -> list[str]:
     """What is to be said beside the tables."""
     text = []
     if not found.changes:
-        text.append("No row is in both reports.")
+        text.append("No row is in both reports: rows are matched by engine name, runtime, device, batch and options.")
     elif all(c.difference == 0 for c in found.changes):
         text.append("All numbers are the same in both reports.")
     else:
         text.append(
             "± is half of the 95 % interval of the change, both reports' intervals in quadrature; a question mark "
-            "stands where it is not known. That of mIoU is about other images than those measured; on the same ones, "
-            "any change is real. Numbers that are the same in both are left out."
+            "stands where it is not known. It holds within a run: another run on a busy machine may differ by more. "
+            "That of mIoU is about other images than those measured; on the same ones, any change is real. Numbers "
+            "that are the same in both are left out."
         )
     text += [f"Only in the first report: {'; '.join(found.only_a)}."] if found.only_a else []
     text += [f"Only in the second report: {'; '.join(found.only_b)}."] if found.only_b else []

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
+from edpct.bench.report.claim import most_compressed
 from edpct.bench.report.schema import Report
 from edpct.bench.requests import Request, card_of
 from edpct.data.samples import Dataset
@@ -63,13 +64,13 @@ def picture_sheet(reference: Shown, other: Shown, dataset: Dataset, progress: Pr
 
 
 def pictures_of(report: Report, requests: Sequence[Request], dataset: Dataset, progress: Progress) -> bytes | None:
-    """The sheet of a bench's reference engine and its last other one, on the runtimes that measured them.
+    """The sheet of a bench's reference engine and its most compressed one, on the runtimes that measured them.
 
     None where there is only one engine, or two that take images of different sizes.
     """
     files = {(request.name, request.runtime): request.path for request in requests}
     first = report.reference_row()
-    others = [row for row in report.rows if row.name != first.name and row.input == first.input]
+    others = [row for row in report.rows if row.name == most_compressed(report) and row.input == first.input]
     if not others:
         return None
     last = next((row for row in reversed(others) if row.runtime == first.runtime), others[-1])

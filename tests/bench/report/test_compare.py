@@ -126,7 +126,16 @@ def test_equal_reports_say_so() -> None:
     found = compare(scored(), scored())
     assert comparison_table(found) == class_change_table(found) == ([], [])
     assert sentences_of(found) == ["All numbers are the same in both reports."]
-    assert sentences_of(compare(make_report(), make_report(make_row("B"))))[0] == "No row is in both reports."
+    apart = sentences_of(compare(make_report(), make_report(make_row("B"))))
+    assert apart[0] == "No row is in both reports: rows are matched by engine name, runtime, device, batch and options."
+
+
+def test_a_machine_that_was_not_steady_is_named_again() -> None:
+    """What a report warns of, a comparison of it must not hide."""
+    shaky = make_row(latency={"transfer": make_latency(rounds=(10.0, 10.0, 20.0))})
+    notes = compare(make_report(), make_report(shaky)).notes
+    assert [note for note in notes if note.startswith("Of the second report: The machine was not steady")]
+    assert not [note for note in notes if note.startswith("Of the first report")]
 
 
 def test_markdown_begins_with_the_failures_and_json_is_plain() -> None:
@@ -179,7 +188,7 @@ def test_a_row_or_a_number_that_went_missing_fails() -> None:
     a = make_report(make_row(accuracy=make_accuracy({"land": 0.6})), make_row("B"))
     found = compare(a, make_report(), ["miou<-0.5"])
     assert found.failures == (
-        "B, openvino: is in the first report and not in the second.",
+        "B, openvino: is in the first report and not in the second, so that no condition can be checked on it.",
         "teacher, openvino: miou was measured in the first report and not in the second.",
     )
 

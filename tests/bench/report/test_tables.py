@@ -12,6 +12,7 @@ from edpct.bench.report.claim import (
     headline,
     machine_line,
     method_of,
+    most_compressed,
     speed_ratio,
 )
 from edpct.bench.report.schema import (
@@ -321,3 +322,15 @@ def test_the_page_has_everything_once_and_nothing_empty() -> None:
     assert "(<pictures.png>)" in page and page.endswith("    edpct bench --engine teacher.onnx\n")
     poor = markdown(make_report())
     assert "IoU" not in poor and "![" not in poor and "kept in mind" not in poor
+
+
+def test_the_headline_is_about_the_most_compressed_engine_wherever_it_stands() -> None:
+    small = {"macs": 1_000_000_000}
+    rows = [
+        make_row("int8", p50=2.0, precision="int8", **small),
+        make_row("fp32", p50=1.0, **small),
+        make_row("teacher"),
+    ]
+    assert most_compressed(make_report(*rows, reference="teacher")) == "int8"
+    assert most_compressed(make_report(*rows[1:], reference="teacher")) == "fp32"
+    assert most_compressed(make_report(rows[2], reference="teacher")) is None
