@@ -101,8 +101,8 @@ def bench(
     if kept.sittings > 1:
         scored, done = len(kept.found("accuracy")), len(kept.found("round"))
         progress.say(
-            f"Going on with a bench that was stopped: accuracy of {scored} rows and {done} of {settings.rounds} rounds are "
-            "done."
+            f"Going on with a bench that was stopped: accuracy of {scored} rows and {done} of {settings.rounds} rounds "
+            "are done."
         )
     images = {card.task: encoded_windows(card.task, dataset) for card in cards}
     jobs = [_job(request, card, images[card.task]) for request, card in zip(requests, cards, strict=True)]
