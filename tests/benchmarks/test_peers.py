@@ -43,7 +43,7 @@ def networks(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 
 @pytest.fixture()
 def factory(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    return _load("report_factory", monkeypatch, "tests/bench")
+    return _load("report_factory", monkeypatch, "tests/bench/report")
 
 
 @pytest.mark.parametrize("suffix", [".safetensors", ".pt"])
