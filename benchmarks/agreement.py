@@ -29,7 +29,6 @@ import json
 import shlex
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from io import BytesIO
@@ -37,12 +36,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from idle_engine import harness_overhead
 from other_programs import BARE_LOOP, BareLoop, BenchmarkApp, Program, Setup, find_benchmark_app
 from PIL import Image
 
 from edpct.bench.crew import Member
 from edpct.bench.frames import Frames
-from edpct.bench.latency import take_turn
 from edpct.bench.report.make import load_average, machine
 from edpct.bench.report.schema import Scope
 from edpct.bench.report.tables import markdown_table
@@ -54,8 +53,7 @@ from edpct.errors import EdpctError, EngineError
 from edpct.progress import Progress
 from edpct.runtimes.artefact import sha256_of
 from edpct.runtimes.inventory import cpu_cores
-from edpct.runtimes.session import Arrays, Options, Session, TensorSpec, check_feeds
-from edpct.task import Preprocessing
+from edpct.runtimes.session import Options
 
 LIMIT = 0.03
 OVERHEAD_LIMIT = 50.0  # microseconds
@@ -247,58 +245,6 @@ RIVALS = (
     Rival("benchmark_app", "openvino", "compute", "transfer", 3, 1.0, BenchmarkApp),
     Rival("bare loop", "onnxruntime", "transfer", "compute", 10, 0.5, BareLoop),
 )
-
-
-@dataclass(frozen=True)
-class Overhead:
-    """What the harness costs with an engine that does nothing, microseconds.
-
-    Attributes:
-        wall: of the loop for each frame, everything included.
-        reported: median of what it would report as the engine's time.
-    """
-
-    wall: float
-    reported: float
-
-
-class Idle(Session):
-    """An engine that checks its input, as every engine does, and computes nothing."""
-
-    def __init__(self, size: Preprocessing) -> None:
-        self.runtime, self.device, self.details = "idle", "cpu", {}
-        self.inputs = (TensorSpec("image", np.dtype(np.float32), (1, 3, size.height, size.width)),)
-        self.outputs = ()
-
-    def bind(self, feeds: Arrays) -> None:
-        check_feeds(self.inputs, feeds)
-
-    def execute(self) -> None:
-        pass
-
-    def fetch(self) -> Arrays:
-        return {}
-
-    def fork(self) -> Session:
-        return self
-
-    def close(self) -> None:
-        pass
-
-
-def harness_overhead(scope: Scope, seconds: float = 0.2, repeats: int = 5) -> Overhead:
-    """Time an engine that does nothing with edpct's own loop; the median of some repeats."""
-    size = Preprocessing()
-    file = BytesIO()
-    Image.new("RGB", (size.width, size.height)).save(file, "PNG")
-    frames = Frames([file.getvalue()] * FRAMES, "image", size)
-    walls, reported = [], []
-    for _ in range(repeats):
-        began = time.perf_counter()
-        times = take_turn(Idle(size), frames, scope, seconds, LEAST, settle=False).times
-        walls.append(1e6 * (time.perf_counter() - began) / len(times))
-        reported.append(1e3 * float(np.median(times)))
-    return Overhead(float(np.median(walls)), float(np.median(reported)))
 
 
 def passed(record: dict[str, Any]) -> bool:
