@@ -1,21 +1,41 @@
-"""What a run is asked to do: one validated model; defaults here, TOML over them, command-line flags on top."""
+"""What a run is asked to do: one validated model with its defaults; :mod:`edpct.recipe_file` reads it."""
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
-
-from edpct.errors import RecipeError
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+from typing_extensions import Self
 
 Precision = Literal["auto", "fp32", "bf16"]
+Criterion = Literal["l1", "l2", "bn-scale", "lamp", "fpgm", "taylor", "hessian", "random"]
+BUDGETS = ("macs", "params", "ratio", "target_fps")
+DEFAULT_BUDGET = ("macs", 0.1)
+
+
+LEAST_COUNT = 1000  # of MACs or parameters; a number between 1 and this is a mistake
+
+
+def _amount(value: object) -> object:
+    """A share or a count from text such as "0.3", "30%", "2.5M" or "4.7G"."""
+    if not isinstance(value, str):
+        return value
+    text = value.strip()
+    factor = {"%": 0.01, "K": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}.get(text[-1:].upper())
+    try:
+        return float(text[:-1]) * factor if factor is not None else float(text)
+    except ValueError:
+        raise ValueError("give a share such as 0.3 or 30%, or a count such as 2.5M or 4.7G") from None
+
+
+def _share_or_count(value: float) -> float:
+    if 1 < value < LEAST_COUNT:
+        raise ValueError(f"{value:g} is more than the whole; give a share up to 1, or a count such as 2.5M or 4.7G")
+    return value
+
+
+Amount = Annotated[float, BeforeValidator(_amount), Field(gt=0, allow_inf_nan=False), AfterValidator(_share_or_count)]
 
 
 class Section(BaseModel):
@@ -69,18 +89,101 @@ class TeachSettings(OptimiseSettings):
     auxiliary: float = Field(0.4, ge=0)
 
 
-class PruneSettings(Section):
-    """Structured pruning.
+class RecoverySettings(OptimiseSettings):
+    """Training on labels after each pruning but the last, where it goes in several; ``steps`` are for each."""
+
+    steps: int = Field(200, ge=1)
+    validate_every: int = Field(0, ge=0)
+
+
+class SparseSettings(OptimiseSettings):
+    """Training before the pruning that pushes the weights of channels which will go toward zero.
 
     Attributes:
-        macs: share of the teacher's MACs that the student keeps, 0..1.
-        round_to: every width is a multiple of this (8 suits FP16 tensor cores and AVX-512).
-        importance: criterion by which channels go.
+        kind: ``group-lasso`` (DepGraph, Fang et al. 2023), ``growing-reg`` (Wang et al. 2021), or ``none``.
+        strength: regularisation coefficient.
     """
 
-    macs: float = Field(0.1, gt=0, lt=1)
-    round_to: int = Field(8, ge=1)
-    importance: Literal["l1", "l2"] = "l2"
+    kind: Literal["none", "group-lasso", "growing-reg"] = "none"
+    strength: float = Field(1e-4, gt=0)
+    steps: int = Field(500, ge=1)
+    validate_every: int = Field(0, ge=0)
+
+
+class PruneSettings(Section):
+    """Structured pruning: a budget, which channels go first, and what must not go.
+
+    One of ``macs``, ``params``, ``ratio`` and ``target_fps`` is the budget; none of them: a tenth of the MACs.
+
+    Attributes:
+        macs: multiply-accumulates to keep at most: a share (up to 1) or a count ("4.7G").
+        params: parameters to keep at most, likewise ("2.5M").
+        ratio: share of every layer's channels that goes, 0..1.
+        target_fps: images a second of the built engine, timed while searching.
+        on: where that is timed: RUNTIME or RUNTIME:DEVICE.
+        precision: of the engine that is timed.
+        min_miou, max_miou_drop: bounds in points of mIoU (0..100); pruning goes in steps and stops before them.
+        criterion: by which the importance of channels is told; see :mod:`edpct.pruning.criteria`.
+        scope: channels are ranked within a layer (``local``), in the whole network (``global``), or among layers of the
+            same kind (``isomorphic``, Fang et al. 2024).
+        iterations: prunings on the way to the budget, with recovery training after each but the last; 0: one, or four
+            where there is a bound on mIoU.
+        images: windows looked at by criteria that need gradients and by the measure of mIoU.
+        round_to: every width is a multiple of this; ``auto``: 32 for INT8 on tensor cores, else 8.
+        leave_out: modules that are left as they are, together with what is tied to their widths.
+        graph_seconds: time limit on following the widths through the network.
+        spare: file of ``edpct sensitivity``; layers keep the width under which mIoU falls by more than ``spare_drop``.
+        spare_drop: points of mIoU.
+    """
+
+    macs: Amount | None = None
+    params: Amount | None = None
+    ratio: float | None = Field(None, gt=0, lt=1)
+    target_fps: float | None = Field(None, gt=0)
+    on: str = "openvino"
+    precision: Literal["int8", "fp16", "fp32"] = "int8"
+    min_miou: float | None = Field(None, ge=0, le=100)
+    max_miou_drop: float | None = Field(None, gt=0, le=100)
+    criterion: Criterion = "l2"
+    scope: Literal["local", "global", "isomorphic"] = "local"
+    iterations: int = Field(0, ge=0, le=100)
+    images: int = Field(16, ge=1)
+    round_to: int | Literal["auto"] = "auto"
+    leave_out: tuple[str, ...] = ()
+    graph_seconds: float = Field(60.0, gt=0)
+    spare: Path | None = None
+    spare_drop: float = Field(2.0, gt=0)
+    recovery: RecoverySettings = RecoverySettings()
+    sparse: SparseSettings = SparseSettings()
+
+    @field_validator("round_to", mode="before")
+    @classmethod
+    def _whole_step(cls, step: object) -> object:
+        if step != "auto" and (not isinstance(step, int) or isinstance(step, bool) or step < 1):
+            raise ValueError('give a whole number from 1 on, or "auto"')
+        return step
+
+    @model_validator(mode="after")
+    def _one_budget(self) -> Self:
+        given = [name for name in BUDGETS if getattr(self, name) is not None]
+        if len(given) > 1:
+            raise ValueError(f"the budget is given twice, as {given[0]} and as {given[1]}; give one")
+        return self
+
+    @property
+    def budget(self) -> tuple[str, float]:
+        """Which budget was asked for, a name of :data:`BUDGETS`, and how much."""
+        for name in BUDGETS:
+            if (value := getattr(self, name)) is not None:
+                return name, float(value)
+        return DEFAULT_BUDGET
+
+    @property
+    def width_step(self) -> int:
+        """Widths are multiples of this."""
+        if self.round_to != "auto":
+            return self.round_to
+        return 32 if self.on.startswith("tensorrt") and self.target_fps and self.precision == "int8" else 8
 
 
 class AKDSettings(Section):
@@ -187,78 +290,3 @@ class CompressRecipe(Section):
     quantise: QuantiseSettings = QuantiseSettings()
     build: BuildSettings = BuildSettings()
     bench: BenchSettings = BenchSettings()
-
-
-R = TypeVar("R", bound=Section)
-
-
-def load_recipe(kind: type[R], path: Path | None, flags: dict[str, Any]) -> R:
-    """Make a recipe from defaults, a TOML file and flags, the later winning.
-
-    Args:
-        kind: the recipe's class.
-        path: a TOML file, or None.
-        flags: dotted setting to value ("distil.steps": 100); values that are None count as not given.
-
-    Raises:
-        RecipeError: no such file, no TOML, an unknown setting, a value out of range.
-    """
-    values = _read_toml(path) if path is not None else {}
-    for dotted, value in flags.items():
-        if value is not None:
-            _set(values, dotted.split("."), value)
-    try:
-        return kind.model_validate(values)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        origin = f"{path}: " if path is not None else ""
-        raise RecipeError(
-            f"{origin}setting '{where}': {first['msg']}.", "See the settings with: edpct recipe"
-        ) from error
-
-
-def _read_toml(path: Path) -> dict[str, Any]:
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise RecipeError(f"There is no recipe {path}.", "Write one with: edpct recipe > recipe.toml") from error
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise RecipeError(f"{path} cannot be read as TOML: {error}.") from error
-
-
-def _set(values: dict[str, Any], parts: list[str], value: Any) -> None:
-    for part in parts[:-1]:
-        inner = values.setdefault(part, {})
-        if not isinstance(inner, dict):
-            return  # no table: validation refuses it by its name
-        values = inner
-    values[parts[-1]] = value
-
-
-def recipe_toml(kind: type[Section]) -> str:
-    """The defaults of a recipe as TOML text, ready to be edited."""
-    lines: list[str] = []
-    _write_table(kind().model_dump(mode="json"), "", lines)
-    return "\n".join(lines).strip() + "\n"
-
-
-def _write_table(values: dict[str, Any], prefix: str, lines: list[str]) -> None:
-    nested = {key: value for key, value in values.items() if isinstance(value, dict)}
-    for key, value in values.items():
-        if key not in nested and value is not None:
-            lines.append(f"{key} = {_toml_value(value)}")
-    for key, value in nested.items():
-        name = f"{prefix}{key}"
-        lines.extend(["", f"[{name}]"])
-        _write_table(value, f"{name}.", lines)
-
-
-def _toml_value(value: Any) -> str:
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, str):
-        return f'"{value}"'
-    if isinstance(value, list):
-        return "[" + ", ".join(_toml_value(item) for item in value) + "]"
-    return repr(value)

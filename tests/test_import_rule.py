@@ -21,7 +21,8 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("training",),  # a stage too, but its loop and its loss are what distillation is built of
     ("runtimes",),  # its torch row rebuilds a checkpoint
     ("data", "models"),
-    ("card", "recipe"),
+    ("card", "recipe_file"),
+    ("recipe",),
     ("task",),
     ("errors", "progress"),
 )
@@ -29,10 +30,12 @@ LAYER_OF = {part: depth for depth, parts in enumerate(LAYERS) for part in parts}
 
 HEAVY = {
     "accelerate", "nncf", "onnx", "onnxruntime", "onnxscript", "onnxsim", "openvino", "pycuda", "safetensors",
-    "sklearn", "tensorrt", "tensorrt_rtx", "timm", "torch", "torch_pruning", "torchvision",
+    "segmentation_models_pytorch", "sklearn", "tensorrt", "tensorrt_rtx", "timm", "torch", "torch_pruning",
+    "torchvision",
 }  # fmt: skip
 # What a drone imports, as paths inside the package; the torch session is the workstation's.
-LIGHT = ("data/", "runtimes/", "bench/", "cli/", "recipe.py", "task.py", "card.py", "errors.py", "progress.py",
+LIGHT = ("data/", "runtimes/", "bench/", "cli/", "recipe.py", "recipe_file.py",
+         "task.py", "card.py", "errors.py", "progress.py",
          "run/folder.py", "run/plan.py", "run/__init__.py", "__init__.py")  # fmt: skip
 NOT_LIGHT = ("runtimes/torch_network.py",)
 LIGHTWEIGHT = {"numpy", "PIL", "pydantic", "rich", "tomli", "typer", "typing_extensions"}

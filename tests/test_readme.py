@@ -113,7 +113,7 @@ def test_every_make_target_is_in_the_makefile() -> None:
 @pytest.mark.parametrize(
     ("line", "why"),
     [
-        ("edpct compress --teacher a.pt --macs 0.1", ""),
+        ("edpct compress --teacher a.pt --target-macs 0.1", ""),
         ("edpct recipe train", ""),
         ("edpct --version", ""),
         ("edpct data scenes --out=x", ""),

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from edpct.errors import RecipeError
-from edpct.recipe import CompressRecipe, Section, TrainRecipe, load_recipe, recipe_toml
+from edpct.recipe import CompressRecipe, Section, TrainRecipe
+from edpct.recipe_file import load_recipe, recipe_toml
 
 try:
     import tomllib
@@ -28,7 +29,8 @@ def _file(tmp_path: Path, text: str) -> Path:
 def test_without_file_and_flags_the_defaults_hold() -> None:
     recipe = load_recipe(CompressRecipe, None, {})
     assert recipe == CompressRecipe()
-    assert (recipe.prune.macs, recipe.prune.round_to, recipe.distil.kl, recipe.export.size) == (0.1, 8, 1.0, None)
+    assert (recipe.prune.macs, recipe.prune.round_to, recipe.distil.kl, recipe.export.size) == (None, "auto", 1.0, None)
+    assert (recipe.prune.budget, recipe.prune.width_step) == (("macs", 0.1), 8)
 
 
 def test_the_file_overrides_defaults_and_flags_override_the_file(tmp_path: Path) -> None:
@@ -56,6 +58,73 @@ def test_toml_lists_become_the_tuples_they_stand_for(tmp_path: Path) -> None:
     assert recipe.export.size == (256, 512) and recipe.bench.runtimes == ("onnxruntime",)
 
 
+# ---- budgets
+
+
+@pytest.mark.parametrize(
+    ("given", "amount"),
+    [
+        (0.3, 0.3), (1, 1.0), (4.7e9, 4.7e9), ("0.3", 0.3), ("30%", 0.3), (" 12.5 % ", 0.125), ("100%", 1.0),
+        ("900k", 9e5), ("2.5M", 2.5e6), ("2.5m", 2.5e6), ("4.7G", 4.7e9), ("1 T", 1e12), ("1e6", 1e6),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("kind", ["macs", "params"])
+def test_an_amount_is_a_share_or_a_count(given: object, amount: float, kind: str) -> None:
+    recipe = load_recipe(CompressRecipe, None, {f"prune.{kind}": given})
+    assert recipe.prune.budget == (kind, pytest.approx(amount, rel=1e-12))
+
+
+@pytest.mark.parametrize("text", ["half", "", "%", "M", "3 of 4", "2.5MB", "30%%", "1,5M"])
+def test_what_is_no_amount_is_refused_with_examples(text: str) -> None:
+    with pytest.raises(RecipeError) as refusal:
+        load_recipe(CompressRecipe, None, {"prune.macs": text})
+    assert refusal.value.what.startswith("setting 'prune.macs': ")
+    assert refusal.value.what.endswith("give a share such as 0.3 or 30%, or a count such as 2.5M or 4.7G.")
+
+
+@pytest.mark.parametrize(
+    ("first", "second"), [("macs", "params"), ("macs", "ratio"), ("params", "target_fps"), ("ratio", "target_fps")]
+)
+def test_a_budget_given_twice_is_refused_by_both_names(tmp_path: Path, first: str, second: str) -> None:
+    path = _file(tmp_path, f"[prune]\n{first} = 0.3\n{second} = 0.3\n")
+    with pytest.raises(RecipeError) as refusal:
+        load_recipe(CompressRecipe, path, {})
+    with pytest.raises(RecipeError) as again:
+        load_recipe(CompressRecipe, None, {f"prune.{first}": 0.3, f"prune.{second}": 0.3})
+    assert refusal.value.what.endswith(again.value.what)
+    assert f"the budget is given twice, as {first} and as {second}; give one." in refusal.value.what
+
+
+def test_a_budget_on_the_command_line_takes_the_place_of_the_files(tmp_path: Path) -> None:
+    path = _file(tmp_path, "[prune]\nmacs = 0.3\nround_to = 4\n")
+    recipe = load_recipe(CompressRecipe, path, {"prune.target_fps": 20.0})
+    assert recipe.prune.budget == ("target_fps", 20.0) and recipe.prune.round_to == 4
+
+
+@pytest.mark.parametrize("kind", ["macs", "params", "ratio", "target_fps"])
+def test_the_budget_is_the_one_that_was_given(kind: str) -> None:
+    assert load_recipe(CompressRecipe, None, {f"prune.{kind}": 0.25}).prune.budget == (kind, 0.25)
+
+
+@pytest.mark.parametrize(
+    ("settings", "step"),
+    [
+        ({}, 8),
+        ({"round_to": 4}, 4),
+        ({"round_to": 32}, 32),
+        ({"target_fps": 60.0}, 8),  # timed on OpenVINO
+        ({"target_fps": 60.0, "on": "tensorrt"}, 32),
+        ({"target_fps": 60.0, "on": "tensorrt-rtx:0"}, 32),
+        ({"target_fps": 60.0, "on": "tensorrt", "precision": "fp16"}, 8),
+        ({"target_fps": 60.0, "on": "tensorrt", "round_to": 8}, 8),
+        ({"on": "tensorrt"}, 8),  # nothing is timed
+    ],
+)
+def test_widths_go_in_steps_that_suit_the_engine(settings: dict[str, Any], step: int) -> None:
+    flags = {f"prune.{name}": value for name, value in settings.items()}
+    assert load_recipe(CompressRecipe, None, flags).prune.width_step == step
+
+
 # ---- the printed recipe
 
 
@@ -73,7 +142,8 @@ def test_the_printed_recipe_shows_every_setting_that_has_a_value() -> None:
         return found
 
     shown = leaves(tomllib.loads(recipe_toml(CompressRecipe)))
-    assert shown == leaves(CompressRecipe().model_dump()) - {"export.size"}  # TOML has no null
+    unset = {"macs", "params", "ratio", "target_fps", "min_miou", "max_miou_drop", "spare"}  # TOML has no null
+    assert shown == leaves(CompressRecipe().model_dump()) - {"export.size"} - {f"prune.{name}" for name in unset}
     assert {"distil.akd.tokens", "bench.threads", "seed"} <= shown
 
 
@@ -102,10 +172,27 @@ def test_an_unknown_setting_is_refused_by_its_name(tmp_path: Path, text: str, se
     [
         ("seed", -1),
         ("prune.macs", 0.0),
-        ("prune.macs", 1.0),
+        ("prune.macs", -0.3),
         ("prune.macs", float("nan")),
+        ("prune.macs", float("inf")),
+        ("prune.macs", "0%"),
+        ("prune.params", "130%"),
+        ("prune.ratio", 0.0),
+        ("prune.ratio", 1.0),
+        ("prune.ratio", -0.5),
+        ("prune.ratio", 1.5),
+        ("prune.target_fps", 0.0),
+        ("prune.min_miou", 101.0),
+        ("prune.max_miou_drop", 0.0),
         ("prune.round_to", 0),
-        ("prune.importance", "l3"),
+        ("prune.round_to", "some"),
+        ("prune.criterion", "l3"),
+        ("prune.scope", "layer"),
+        ("prune.iterations", -1),
+        ("prune.images", 0),
+        ("prune.graph_seconds", 0.0),
+        ("prune.sparse.kind", "lasso"),
+        ("prune.recovery.steps", 0),
         ("distil.steps", 0),
         ("distil.batch", 0),
         ("distil.crop", 32),

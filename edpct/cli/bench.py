@@ -57,7 +57,8 @@ def bench_command(
     from edpct.bench.requests import card_of, find_dataset, plan_rows
     from edpct.cli.screen import screen, show_table
     from edpct.data.layouts import open_dataset
-    from edpct.recipe import BenchSettings, Section, load_recipe
+    from edpct.recipe import BenchSettings, Section
+    from edpct.recipe_file import load_recipe
 
     class Asked(Section):
         bench: BenchSettings = BenchSettings()

@@ -6,20 +6,35 @@ from pathlib import Path
 
 import typer
 
+from edpct.cli import options as o
+
 
 def compress_command(
-    teacher: Path = typer.Option(..., "--teacher", help="Checkpoint of the teacher (.pt or .safetensors)."),
-    data: Path = typer.Option(None, "--data", help="Dataset folder; where the checkpoint's data lay if not given."),
-    layout: str = typer.Option(None, "--layout", help="Layout of --data; recognised if not given."),
+    teacher: o.Teacher = None,
+    model: o.Model = None,
+    weights: o.Weights = None,
+    data: o.Data = None,
+    layout: o.Layout = None,
     recipe: Path = typer.Option(None, "--recipe", help="TOML file; see: edpct recipe compress"),
     out: Path = typer.Option(None, "--out", help="Run folder.  [default: runs/NAME-OF-THE-TEACHER'S-FOLDER]"),
-    macs: float = typer.Option(None, "--macs", help="Share of the teacher's MACs to keep, 0..1.  [default: 0.1]"),
+    target_macs: o.TargetMacs = None,
+    target_params: o.TargetParams = None,
+    ratio: o.Ratio = None,
+    target_fps: o.TargetFps = None,
+    on: o.On = None,
+    min_miou: o.MinMiou = None,
+    max_miou_drop: o.MaxDrop = None,
+    criterion: o.CriterionName = None,
+    scope: o.ScopeName = None,
+    iterations: o.Iterations = None,
+    leave_out: o.LeaveOut = None,
+    spare: o.Spare = None,
     steps: int = typer.Option(None, "--steps", help="Distillation steps.  [default: 2000]"),
     lr: float = typer.Option(None, "--lr", help="Peak learning rate of distillation.  [default: 0.001]"),
-    size: int = typer.Option(None, "--size", help="Input height and width of the student; the teacher's if not given."),
+    size: o.Size = None,
     target: str = typer.Option(None, "--target", help="Plans for: auto, tensorrt, rtx or none.  [default: auto]"),
     threads: int = typer.Option(None, "--threads", help="CPU threads while measuring; 0: all cores.  [default: 0]"),
-    seed: int = typer.Option(None, "--seed", help="Of crops, calibration and timing images.  [default: 0]"),
+    seed: o.Seed = None,
 ) -> None:
     """Prune, distil with AKD, export, quantise, build and measure.
 
@@ -27,20 +42,28 @@ def compress_command(
     """
     from edpct.cli.packages import require_compress
     from edpct.cli.screen import screen, show_table
-    from edpct.recipe import CompressRecipe, load_recipe
+    from edpct.recipe import CompressRecipe
+    from edpct.recipe_file import load_recipe
 
     flags = {
-        "prune.macs": macs, "distil.steps": steps, "distil.lr": lr, "build.target": target, "seed": seed,
+        **o.prune_flags(
+            target_macs, target_params, ratio, target_fps, on, min_miou, max_miou_drop, criterion, scope, iterations,
+            leave_out, spare,
+        ),
+        "distil.steps": steps, "distil.lr": lr, "build.target": target, "seed": seed,
         "export.size": None if size is None else (size, size), "bench.threads": threads,
     }  # fmt: skip
     settings = load_recipe(CompressRecipe, recipe, flags)
+    named = o.folder_name(teacher, model)
     require_compress("compressing")
     from edpct.bench.report.claim import headline
     from edpct.bench.report.tables import class_table_of, table_of
     from edpct.run.compress import compress
+    from edpct.run.teacher import teacher_file
 
-    folder = out or Path("runs") / (teacher.resolve().parent.name or "run")
-    result = compress(teacher, data, layout, settings, folder, screen())
+    folder = out or Path("runs") / named
+    source = teacher_file(teacher, model, weights, data, layout, size, folder)
+    result = compress(source, data, layout, settings, folder, screen())
     show_table(*table_of(result.report))
     show_table(*class_table_of(result.report))
     typer.echo(headline(result.report) + "\n")

@@ -12,7 +12,9 @@ from edpct.cli.compare import compare_command
 from edpct.cli.compress import compress_command
 from edpct.cli.data import data_app
 from edpct.cli.doctor import doctor_command
+from edpct.cli.prune import prune_command
 from edpct.cli.recipe import recipe_command
+from edpct.cli.sensitivity import sensitivity_command
 from edpct.cli.train import train_command
 
 app = typer.Typer(
@@ -26,6 +28,8 @@ app = typer.Typer(
 )
 app.command("train")(train_command)
 app.command("compress")(compress_command)
+app.command("prune")(prune_command)
+app.command("sensitivity")(sensitivity_command)
 app.command("bench")(bench_command)
 app.command("compare")(compare_command)
 app.command("build")(build_command)

@@ -8,7 +8,8 @@ import typer
 def recipe_command(kind: str = typer.Argument("compress", help="compress or train.")) -> None:
     """Print the settings of a run with their defaults, as TOML to be edited."""
     from edpct.errors import RecipeError
-    from edpct.recipe import CompressRecipe, Section, TrainRecipe, recipe_toml
+    from edpct.recipe import CompressRecipe, Section, TrainRecipe
+    from edpct.recipe_file import recipe_toml
 
     kinds: dict[str, type[Section]] = {"compress": CompressRecipe, "train": TrainRecipe}
     if kind not in kinds:

@@ -10,8 +10,6 @@ from edpct.distillation.akd import pixel_angle, prototype_angle, relation_angle
 from edpct.recipe import DistilSettings
 from edpct.training.objective import Learner, label_terms, tap_widths
 
-TAPS = ("cnn", "transformer", "fused")
-
 
 def kl_divergence(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
     """Kullback-Leibler divergence of softened classes per pixel, times T squared (Hinton et al., arXiv 1503.02531).
@@ -29,7 +27,8 @@ class DistilLearner(Learner):
     """Trains a student on labels, on a teacher's angles and on its logits.
 
     Args:
-        student, teacher: networks with equal maps at the taps (widths may differ).
+        student, teacher: networks with the same taps (widths may differ); without taps, the logits
+            alone teach.
     """
 
     def __init__(
@@ -47,8 +46,9 @@ class DistilLearner(Learner):
         self.settings = settings
         self.ignore_index = ignore_index
         self.num_classes = num_classes
-        ours, theirs = tap_widths(student, TAPS), tap_widths(teacher, TAPS)
-        self.projections = nn.ModuleDict({tap: nn.Conv2d(ours[tap], theirs[tap], 1, bias=False) for tap in TAPS})
+        self.taps: tuple[str, ...] = tuple(teacher.TAPS)  # type: ignore[arg-type]  # nn.Module types all as Tensor
+        ours, theirs = tap_widths(student, self.taps), tap_widths(teacher, self.taps)
+        self.projections = nn.ModuleDict({tap: nn.Conv2d(ours[tap], theirs[tap], 1, bias=False) for tap in self.taps})
 
     def forward(self, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
         teacher = self._teacher[0].to(images.device)
@@ -64,9 +64,9 @@ class DistilLearner(Learner):
         return {name: term for name, term in terms.items() if term.requires_grad}
 
     def _angles(self, features: dict[str, Tensor], truth: dict[str, Tensor], labels: Tensor) -> dict[str, Tensor]:
-        weights, share = self.settings.akd, 1 / len(TAPS)
+        weights, share = self.settings.akd, 1 / max(1, len(self.taps))
         terms: dict[str, Tensor] = {}
-        for tap in TAPS:
+        for tap in self.taps:
             ours, theirs = features[tap].float(), truth[tap].float()
             if weights.pixel > 0:
                 terms[f"pixel {tap}"] = share * weights.pixel * pixel_angle(self.projections[tap](ours), theirs)

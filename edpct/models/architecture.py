@@ -11,7 +11,12 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from edpct.errors import CheckpointError
+from edpct.models.attention import make_prunable
 from edpct.models.dpctnet import DPCTNet, DPCTNetConfig
+from edpct.models.factory import FactoryConfig, build_from_factory
+from edpct.models.fit import fit_from_inputs, fit_network
+from edpct.models.foreign import TRIAL_SIZES, Foreign
+from edpct.models.zoo import SmpConfig, TorchvisionConfig, build_smp, build_torchvision
 
 
 class Architecture(BaseModel):
@@ -32,11 +37,31 @@ class Architecture(BaseModel):
         """The architecture of a network made by :data:`NETWORKS`."""
         if isinstance(model, DPCTNet):
             return cls(name="dp-ctnet", config=model.config.model_dump(mode="json"))
+        if isinstance(model, Foreign):
+            return model.architecture
         raise CheckpointError(f"{type(model).__name__} is not a network that edpct can save.")
 
 
-NETWORKS: dict[str, Callable[[dict[str, Any]], nn.Module]] = {
-    "dp-ctnet": lambda config: DPCTNet(DPCTNetConfig.model_validate(config)),
+def _smp(architecture: Architecture) -> Foreign:
+    network, taps = build_smp(SmpConfig.model_validate(architecture.config))
+    return Foreign(make_prunable(network), architecture, taps)
+
+
+def _torchvision(architecture: Architecture) -> Foreign:
+    network, taps = build_torchvision(TorchvisionConfig.model_validate(architecture.config))
+    return Foreign(make_prunable(network), architecture, taps)
+
+
+def _factory(architecture: Architecture) -> Foreign:
+    network = build_from_factory(FactoryConfig.model_validate(architecture.config))
+    return Foreign(make_prunable(network), architecture, {})
+
+
+NETWORKS: dict[str, Callable[[Architecture], nn.Module]] = {
+    "dp-ctnet": lambda architecture: DPCTNet(DPCTNetConfig.model_validate(architecture.config)),
+    "smp": _smp,
+    "torchvision": _torchvision,
+    "factory": _factory,
 }
 
 
@@ -44,13 +69,14 @@ def build_network(architecture: Architecture) -> nn.Module:
     """The unpruned network with fresh weights.
 
     Raises:
-        CheckpointError: unknown network, or a configuration it does not take.
+        CheckpointError: unknown network, a configuration it does not take, or a factory that nobody trusts here.
+        MissingPackageError: the package that has the network is not installed.
     """
     if architecture.name not in NETWORKS:
         known = ", ".join(NETWORKS)
         raise CheckpointError(f"The network '{architecture.name}' is unknown to this version (known: {known}).")
     try:
-        return NETWORKS[architecture.name](architecture.config)
+        return NETWORKS[architecture.name](architecture)
     except ValidationError as error:
         raise CheckpointError(
             f"The configuration of '{architecture.name}' is not valid: {error.errors()[0]['msg']}."
@@ -60,15 +86,38 @@ def build_network(architecture: Architecture) -> nn.Module:
 def rebuild(architecture: Architecture, tensors: Mapping[str, Tensor]) -> nn.Module:
     """The network that these tensors belong to, pruned or not.
 
-    The unpruned network is laid out without memory, every layer is given the widths of its tensors, and the tensors are
-    put in place. Needs neither torch-pruning nor pickle.
+    The unpruned network is laid out, without memory where it can be, every layer is given the widths of its tensors,
+    and the tensors are put in place. Needs neither torch-pruning nor pickle.
 
     Raises:
-        CheckpointError: tensors missing, left over, or of a shape no width of that layer explains.
+        CheckpointError: tensors missing, left over, or of a shape no width of that layer explains; a factory that
+            nobody trusts here.
+        MissingPackageError: the package that has the network is not installed.
     """
-    with torch.device("meta"):
+    if architecture.name != "factory":  # a user's function knows nothing of meta tensors
+        try:
+            return _rebuild(architecture, tensors, "meta")
+        except Exception:  # some networks compute while they are laid out; whatever is wrong, the CPU says it again
+            pass
+    with torch.random.fork_rng(devices=[]):  # reading a file changes no random number
+        return _rebuild(architecture, tensors, "cpu")
+
+
+def _rebuild(architecture: Architecture, tensors: Mapping[str, Tensor], device: str) -> nn.Module:
+    with torch.device(device):
         model = build_network(architecture)
-    expected = model.state_dict()
+    _compare(architecture, model.state_dict(), tensors)
+    try:
+        fit_network(model, tensors)
+        if any(buffer.is_meta for buffer in model.buffers()):
+            raise RuntimeError("a buffer that the file does not bring")
+        _check_logits(model.eval(), architecture.config["num_classes"])
+    except Exception as error:  # at wrong widths each network fails in its own way
+        raise CheckpointError(f"The tensors do not fit '{architecture.name}' at any width.") from error
+    return model.train()
+
+
+def _compare(architecture: Architecture, expected: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> None:
     missing, extra = sorted(expected.keys() - tensors.keys()), sorted(tensors.keys() - expected.keys())
     if missing or extra:
         first = f"'{missing[0]}' is missing" if missing else f"'{extra[0]}' has no place"
@@ -81,36 +130,23 @@ def rebuild(architecture: Architecture, tensors: Mapping[str, Tensor]) -> nn.Mod
     for name, tensor in tensors.items():
         if tensor.dtype.is_floating_point != expected[name].dtype.is_floating_point:
             raise CheckpointError(f"The tensors are not those of '{architecture.name}': '{name}' is {tensor.dtype}.")
-    for name, module in model.named_modules():
-        _fit(module, {key: tensors[f"{name}.{key}"] for key, _ in module.named_parameters(recurse=False)})
-    try:
-        model.load_state_dict(dict(tensors), strict=True, assign=True)
-        with torch.no_grad():
-            logits = model.eval()(torch.zeros(1, 3, 64, 64, dtype=next(model.parameters()).dtype))
-        if logits.shape != (1, architecture.config["num_classes"], 64, 64):
+
+
+def _check_logits(model: nn.Module, num_classes: int) -> None:
+    """Run a black image, at the smallest size that the network takes."""
+    dtype = next(model.parameters()).dtype
+    for size in TRIAL_SIZES:
+        image = torch.zeros(1, 3, size, size, dtype=dtype)
+        try:
+            with torch.no_grad():
+                logits = fit_from_inputs(model, image)
+        except Exception:
+            if size == TRIAL_SIZES[-1]:
+                raise
+            continue
+        if logits.shape != (1, num_classes, size, size) or logits.is_meta:
             raise RuntimeError(f"logits of shape {tuple(logits.shape)}")
-    except RuntimeError as error:
-        raise CheckpointError(f"The tensors do not fit '{architecture.name}' at any width.") from error
-    return model.train()
-
-
-def _fit(module: nn.Module, own: dict[str, Tensor]) -> None:
-    """Give one layer the widths of its tensors; the parameters themselves are replaced afterwards."""
-    for name, tensor in own.items():
-        setattr(module, name, nn.Parameter(torch.empty_like(tensor, device="meta")))
-    if isinstance(module, nn.Conv2d):
-        weight = own["weight"]
-        if module.groups > 1 and module.groups == module.in_channels:  # depthwise stays depthwise
-            module.groups = weight.shape[0]
-        module.out_channels, module.in_channels = weight.shape[0], weight.shape[1] * module.groups
-    elif isinstance(module, nn.Linear):
-        module.out_features, module.in_features = own["weight"].shape
-    elif isinstance(module, nn.LayerNorm):
-        module.normalized_shape = tuple(own["weight"].shape)
-    elif isinstance(module, nn.BatchNorm2d):
-        module.num_features = own["weight"].shape[0]
-        module.running_mean = torch.empty_like(own["weight"], device="meta")
-        module.running_var = torch.empty_like(own["weight"], device="meta")
+        return
 
 
 def count_parameters(model: nn.Module) -> int:
@@ -125,9 +161,13 @@ def count_macs(model: nn.Module, height: int, width: int) -> int:
     """
     parameter = next(model.parameters())
     image = torch.zeros(1, 3, height, width, device=parameter.device, dtype=parameter.dtype)
-    was_training = model.training
+    was_training, was_fast = model.training, torch.backends.mha.get_fastpath_enabled()
     model.eval()
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        model(image)
-    model.train(was_training)
+    torch.backends.mha.set_fastpath_enabled(False)  # the counter does not see into torch's fused attention
+    try:
+        with torch.no_grad(), FlopCounterMode(display=False) as counter:
+            model(image)
+    finally:
+        torch.backends.mha.set_fastpath_enabled(was_fast)
+        model.train(was_training)
     return int(counter.get_total_flops()) // 2

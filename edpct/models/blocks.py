@@ -45,7 +45,21 @@ def to_map(tokens: Tensor, height: int, width: int) -> Tensor:
     return tokens.transpose(1, 2).reshape(tokens.shape[0], -1, height, width)
 
 
-class Attention(nn.Module):
+class HeadedAttention(nn.Module):
+    """Multi-head attention whose head dim follows from its weights, so that every head may be narrowed alike.
+
+    Attributes:
+        heads: number of heads; pruning keeps it.
+    """
+
+    heads: int
+
+    def headed(self) -> dict[nn.Linear, int]:
+        """The Linears whose outputs are split into heads, with the number of heads."""
+        raise NotImplementedError
+
+
+class Attention(HeadedAttention):
     """Multi-head self-attention with keys and values pooled by ``reduction`` (as PVT v2, Wang et al. 2022).
 
     Softmax is explicit and the head dim comes from the weights: ``F.scaled_dot_product_attention`` hides the widths
@@ -59,6 +73,9 @@ class Attention(nn.Module):
         self.q = nn.Linear(width, width)
         self.kv = nn.Linear(width, 2 * width)
         self.proj = nn.Linear(width, width)
+
+    def headed(self) -> dict[nn.Linear, int]:
+        return {self.q: self.heads, self.kv: self.heads}
 
     def forward(self, tokens: Tensor, height: int, width: int) -> Tensor:
         batch, count, _ = tokens.shape

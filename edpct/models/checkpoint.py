@@ -6,9 +6,7 @@ Nothing in a checkpoint is executed when it is read: safetensors holds no code, 
 
 from __future__ import annotations
 
-import json
-import pickle
-import zipfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +20,7 @@ from torch import Tensor, nn
 from edpct.card import CARD_KEY, Card
 from edpct.errors import CheckpointError, EngineError, RunError
 from edpct.models.architecture import Architecture, rebuild
+from edpct.models.tensor_file import read_tensor_file
 
 ARCHITECTURE_KEY = "architecture"
 TRAIN_HINT = "Train a teacher with: edpct train --data DIR --out DIR"
@@ -44,7 +43,7 @@ def save_checkpoint(path: Path, model: nn.Module, card: Card) -> None:
     Raises:
         RunError: the disk is full, or the folder cannot be written.
     """
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    tensors = _apart(model.state_dict())
     meta = {CARD_KEY: card.model_dump_json(), ARCHITECTURE_KEY: Architecture.of(model).model_dump_json()}
     partial = path.with_name(f".{path.name}.partial")
     try:
@@ -58,11 +57,27 @@ def save_checkpoint(path: Path, model: nn.Module, card: Card) -> None:
         raise RunError(f"{path} cannot be written.", "Free some space or check the folder's permissions.") from error
 
 
+def _apart(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors on the CPU, each in memory of its own: safetensors refuses tied weights, and torch saves all of it."""
+    seen: set[int] = set()
+    tensors: dict[str, Tensor] = {}
+    for name, value in state.items():
+        tensor = value.detach().cpu().contiguous()
+        memory = tensor.untyped_storage()
+        if memory.data_ptr() in seen or memory.nbytes() > tensor.numel() * tensor.element_size():
+            tensor = tensor.clone()
+        seen.add(memory.data_ptr())
+        tensors[name] = tensor
+    return tensors
+
+
 def load_checkpoint(path: Path) -> Checkpoint:
     """Read a checkpoint written by :func:`save_checkpoint`.
 
     Raises:
-        CheckpointError: missing, a directory, empty, truncated, of another format or network, weights not finite.
+        CheckpointError: missing, a directory, empty, truncated, of another format or network, weights not finite; made
+            by a factory that nobody trusts here.
+        MissingPackageError: the package that has the network is not installed.
     """
     tensors, meta = _read(path)
     try:
@@ -77,13 +92,11 @@ def load_checkpoint(path: Path) -> Checkpoint:
         raise CheckpointError(
             f"{path} has a description that this version of edpct cannot read.", TRAIN_HINT
         ) from error
-    for name, tensor in tensors.items():
-        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
-            raise CheckpointError(f"{path}: the weights '{name}' hold NaN or infinity.", "Take an earlier checkpoint.")
+    refuse_not_finite(tensors, path)
     try:
         model = rebuild(architecture, tensors)
     except CheckpointError as error:
-        raise CheckpointError(f"{path}: {error.what}", TRAIN_HINT) from error
+        raise CheckpointError(f"{path}: {error.what}", error.hint or TRAIN_HINT) from error
     return Checkpoint(model.eval(), architecture, card)
 
 
@@ -102,49 +115,22 @@ def read_card_of_checkpoint(path: Path) -> Card:
         raise CheckpointError(error.what, TRAIN_HINT) from error
 
 
+def refuse_not_finite(tensors: Mapping[str, Tensor], path: Path) -> None:
+    """Raise CheckpointError, naming the tensor, where one holds NaN or infinity.
+
+    Args:
+        path: the file they come from, for the message.
+    """
+    for name, tensor in tensors.items():
+        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+            raise CheckpointError(f"{path}: the weights '{name}' hold NaN or infinity.", "Take an earlier checkpoint.")
+
+
 def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Tensors and the strings beside them."""
-    if not path.exists():
-        raise CheckpointError(f"There is no checkpoint {path}.", TRAIN_HINT)
-    if path.is_dir():
-        raise CheckpointError(f"{path} is a directory, not a checkpoint.", "Name the file in it, such as teacher.pt.")
-    size = path.stat().st_size
-    if size == 0:
-        raise CheckpointError(f"{path} is empty.", "Copy or train it again.")
-    with path.open("rb") as file:
-        head = file.read(9)
-    if head[:4] == b"PK\x03\x04":
-        return _read_torch(path)
-    if len(head) == 9 and head[8:9] == b"{":
-        return _read_safetensors(path)
-    if head[:1] == b"\x80":
-        raise CheckpointError(
-            f"{path} is a bare pickle, which could run code when loaded; edpct does not open it.",
-            "Save its state_dict with torch.save (zip format) or as safetensors.",
-        )
-    raise CheckpointError(f"{path} is neither a torch file nor safetensors.", TRAIN_HINT)
-
-
-def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    try:
-        with safetensors.safe_open(path, framework="pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
-    except (safetensors.SafetensorError, json.JSONDecodeError, OSError) as error:
-        raise CheckpointError(f"{path} is damaged or cut short.", "Copy it again.") from error
-
-
-def _read_torch(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    try:
-        if zipfile.ZipFile(path).testzip() is not None:
-            raise zipfile.BadZipFile
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise CheckpointError(
-            f"{path} holds objects other than tensors; edpct runs no code from a checkpoint, so it was not loaded.",
-            "Save only its state_dict.",
-        ) from error
-    except (zipfile.BadZipFile, RuntimeError, EOFError, OSError, KeyError, ValueError) as error:
-        raise CheckpointError(f"{path} is damaged or cut short.", "Copy it again.") from error
+    content, meta = read_tensor_file(path, TRAIN_HINT)
+    if meta:
+        return content, dict(meta)
     if not isinstance(content, dict) or not isinstance(content.get("state_dict", content), dict):
         raise CheckpointError(f"{path} holds no state_dict.", TRAIN_HINT)
     tensors = content.get("state_dict", {})

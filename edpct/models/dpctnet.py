@@ -12,6 +12,9 @@ inside of both modules are ours::
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import ClassVar
+
 import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
@@ -98,7 +101,13 @@ class DPCTNet(nn.Module):
     Input (B, 3, H, W), float, H and W multiples of 32; output logits (B, num_classes, H, W).
     """
 
-    TAPS = ("cnn", "transformer", "fused", "decoder")
+    TAPS = ("cnn", "transformer", "fused")
+    PATHS: ClassVar[Mapping[str, str]] = {
+        "stem": "CNN", "cnn4": "CNN", "cnn8": "CNN",
+        "enter": "transformer", "transformer16": "transformer", "transformer32": "transformer",
+        "refinement": "refinement", "fusion": "fusion",
+        "lateral": "decoder", "decoder": "decoder", "classifier": "decoder",
+    }  # fmt: skip
 
     def __init__(self, config: DPCTNetConfig) -> None:
         super().__init__()
@@ -124,7 +133,7 @@ class DPCTNet(nn.Module):
         self.classifier = nn.Conv2d(fine, config.num_classes, 1)
 
     def features(self, image: Tensor) -> dict[str, Tensor]:
-        """The four maps that distillation may tap, each (B, C, H / s, W / s) with s = 8, 16, 8, 4."""
+        """The maps of :attr:`TAPS`, each (B, C, H / s, W / s) with s = 8, 16, 8, and the decoder's with s = 4."""
         stem = self.stem(image)
         skip = self.cnn4(stem)
         local = self.cnn8(skip)

@@ -1,25 +1,45 @@
-"""Structured pruning toward a share of the MACs. torch-pruning does the dependency graph; the budget is ours."""
+"""Structured pruning toward a budget of MACs, parameters or channels. torch-pruning does the dependency graph."""
 
 from __future__ import annotations
 
-import copy
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 
-import torch
-import torch_pruning as tp
 from torch import nn
 
 from edpct.errors import PruningError
 from edpct.models.architecture import count_macs, count_parameters
-from edpct.models.blocks import Attention
-from edpct.models.dpctnet import DPCTNet
 from edpct.progress import Progress
+from edpct.pruning.criteria import NEED_GRADIENTS, Batch, accumulate_gradients, scorer
+from edpct.pruning.graph import PruningGraph
+from edpct.pruning.plan import Plan, Planner, meet
 from edpct.pruning.widths import LayerWidth, compare_widths, output_widths
 from edpct.recipe import PruneSettings
 
-SEARCH_STEPS = 10
-TOLERANCE = 0.01  # of the teacher's MACs
-TRACE_SIZE = 64  # widths do not depend on the image's size, and a small one is traced faster
+TITLES = {"macs": "MACs", "params": "parameters", "ratio": "channels"}
+
+
+@dataclass(frozen=True)
+class Budget:
+    """How much of a network is left.
+
+    Attributes:
+        kind: ``macs`` or ``params`` to keep at most (a share up to 1, or a count), or ``ratio``: share of every
+            layer's channels that goes.
+    """
+
+    kind: str
+    amount: float
+
+    def of(self, whole: float) -> float:
+        """The count that is meant, for a network that has ``whole``."""
+        return self.amount * whole if self.amount <= 1 else self.amount
+
+    def text(self) -> str:
+        if self.amount <= 1:
+            return f"{self.amount:.1%} of the {TITLES[self.kind]}"
+        return f"{self.amount / 1e9:.3g} GMACs" if self.kind == "macs" else f"{self.amount / 1e6:.3g} M parameters"
 
 
 @dataclass(frozen=True)
@@ -27,111 +47,131 @@ class Pruned:
     """A pruned network.
 
     Attributes:
-        ratio: share of channels removed per layer that met the budget, 0..1.
         macs, teacher_macs: multiply-accumulates at the task's size.
+        kept: channels that each part of each group kept, by the group's name.
         widths: every layer before and after.
     """
 
     model: nn.Module
-    ratio: float
     macs: int
     teacher_macs: int
     parameters: int
+    teacher_parameters: int
+    kept: Plan
     widths: tuple[LayerWidth, ...]
 
 
-def prune_to_macs(model: DPCTNet, settings: PruneSettings, size: tuple[int, int], progress: Progress) -> Pruned:
-    """A narrower copy of ``model`` that keeps ``settings.macs`` of its MACs, or as little less as rounding allows.
-
-    MACs fall by steps (widths are rounded), so the channel ratio is found by bisection over real prunings.
+@dataclass
+class Pruner:
+    """Narrower copies of one network; its graph is followed and its channels are scored once.
 
     Args:
+        model: DP-CTNet or any other network; it is not changed.
         size: height and width that MACs are counted at.
+        batches: single images and their labels, for criteria that need gradients.
+        ignore_index: label of those that is not counted.
+        floors: least share of channels to keep, by the group's name.
 
     Raises:
-        PruningError: the budget is under what the narrowest network needs, or a part did not shrink.
+        PruningError: the network cannot be followed.
     """
-    teacher_macs = count_macs(model, *size)
-    budget = settings.macs * teacher_macs
-    low, high = 0.0, 1.0
-    best: tuple[float, nn.Module, int] | None = None
-    tried: dict[tuple[float, ...], int] = {}
-    with progress.task("Pruning", SEARCH_STEPS) as update:
-        for step in range(SEARCH_STEPS):
-            ratio = (low + high) / 2
-            plan = tuple(_ratios(model, 1 - ratio, settings.round_to).values())
-            if plan not in tried:  # neighbouring ratios often round to the same widths
-                candidate = prune_by_ratio(model, ratio, settings)
-                tried[plan] = macs = count_macs(candidate, *size)
-                if macs <= budget and (best is None or macs > best[2]):
-                    best = (ratio, candidate, macs)
-            macs = tried[plan]
-            update(step + 1, f"{macs / teacher_macs:.1%} of MACs")
-            low, high = (low, ratio) if macs <= budget else (ratio, high)
-            if 0 <= budget - macs <= TOLERANCE * teacher_macs:
-                break
-        update(SEARCH_STEPS, "")
-    if best is None:
+
+    model: nn.Module
+    settings: PruneSettings
+    size: tuple[int, int]
+    progress: Progress
+    batches: Iterable[Batch] = ()
+    ignore_index: int = 255
+    seed: int = 0
+    floors: Mapping[str, float] = field(default_factory=dict)
+    graph: PruningGraph = field(init=False)
+    planner: Planner = field(init=False)
+    _costs: dict[frozenset[tuple[str, int]], dict[str, int]] = field(init=False, default_factory=dict)
+
+    def __post_init__(self) -> None:
+        asked = self.settings
+        if asked.criterion in NEED_GRADIENTS:
+            accumulate_gradients(self.model, asked.criterion, self.batches, self.ignore_index)
+        try:
+            score = scorer(asked.criterion, self.seed)
+            self.graph = PruningGraph(self.model, score, asked.leave_out, asked.graph_seconds)
+        finally:
+            self.model.zero_grad(set_to_none=True)
+        self.planner = Planner(self.graph.groups, asked.scope, asked.width_step, self.floors)
+
+    def to(self, budget: Budget) -> Pruned:
+        """The widest network within a budget.
+
+        Raises:
+            PruningError: the narrowest network is over it, or a layer did not become as narrow as it was to.
+        """
+        if budget.kind == "ratio":
+            return self.by(self.planner.at(1 - budget.amount))
+        whole = self.cost(budget.kind, {})
+        limit = budget.of(whole)
+        with self.progress.task("Pruning", 1) as update:
+
+            def cost(plan: Plan) -> float:
+                found = self.cost(budget.kind, plan)
+                update(0, f"{found / whole:.1%} of the {TITLES[budget.kind]}")
+                return found
+
+            plan = meet(self.planner, cost, limit)
+            update(1, "")
+        if plan is None:
+            least = self.cost(budget.kind, self.planner.narrowest()) / whole
+            raise PruningError(
+                f"No pruning reaches {budget.text()}: the narrowest network, with widths in steps of "
+                f"{self.settings.width_step}, keeps {least:.1%}.",
+                "Let more of it stay, "
+                + ("leave out fewer modules, " if self.settings.leave_out else "")
+                + "or lower [prune] round_to.",
+            )
+        return self.by(plan)
+
+    def by(self, plan: Plan) -> Pruned:
+        """The network with these widths.
+
+        Raises:
+            PruningError: a layer did not become as narrow as it was to.
+        """
+        pruned = self.graph.prune(plan)
+        narrower = {
+            layer
+            for group in self.graph.groups
+            if plan.get(group.name, group.width) < group.width
+            for layer in group.layers
+        }
+        widths = compare_widths(output_widths(self.model), pruned, narrower)
+        with _run():
+            macs = count_macs(pruned, *self.size)
+        return Pruned(
+            pruned, macs, self.cost("macs", {}),
+            count_parameters(pruned), self.cost("params", {}), plan, widths,
+        )  # fmt: skip
+
+    def cost(self, kind: str, plan: Plan) -> int:
+        """MACs or parameters of the network with these widths (groups that are not named keep theirs)."""
+        key = frozenset(plan.items())
+        if key not in self._costs:
+            shapes = self.graph.prune(plan, weights=False)
+            with _run():
+                self._costs[key] = {"macs": count_macs(shapes, *self.size), "params": count_parameters(shapes)}
+        return self._costs[key][kind]
+
+
+@contextmanager
+def _run() -> Iterator[None]:
+    """Around a run of a narrower network: a width that is a constant of its code shows there."""
+    try:
+        yield
+    except Exception as error:  # each network fails in its own way
         raise PruningError(
-            f"No pruning reaches {settings.macs:.1%} of the MACs with widths in steps of {settings.round_to}.",
-            "Ask for more MACs, or lower [prune] round_to.",
-        )
-    ratio, pruned, macs = best
-    asked = {module for module, share in _ratios(model, 1 - ratio, settings.round_to).items() if share > 0}
-    names = {name for name, module in model.named_modules() if module in asked and module is not model.classifier}
-    widths = compare_widths(output_widths(model), pruned, names)
-    return Pruned(pruned, ratio, macs, teacher_macs, count_parameters(pruned), widths)
+            f"The pruned network does not run: {' '.join(str(error).split())[:200].rstrip('.')}.",
+            "Part of it counts on a fixed width; name that module with --leave-out.",
+        ) from error
 
 
-def prune_by_ratio(model: DPCTNet, ratio: float, settings: PruneSettings) -> nn.Module:
-    """A copy of ``model`` with this share of every layer's channels removed, least important first.
-
-    Heads stay; their dims shrink. The classifier keeps its outputs.
-    """
-    pruned = copy.deepcopy(model).eval()
-    for parameter in pruned.parameters():
-        parameter.requires_grad_(True)  # torch-pruning follows the autograd graph
-    heads: dict[nn.Module, int] = {}
-    for module in pruned.modules():
-        if isinstance(module, Attention):
-            heads |= {module.q: module.heads, module.kv: module.heads}
-    pruner = tp.pruner.BasePruner(
-        pruned,
-        torch.zeros(1, 3, TRACE_SIZE, TRACE_SIZE),
-        importance=tp.importance.GroupMagnitudeImportance(p={"l1": 1, "l2": 2}[settings.importance]),
-        pruning_ratio=ratio,
-        pruning_ratio_dict=_ratios(pruned, 1 - ratio, settings.round_to),
-        ignored_layers=[pruned.classifier],
-        num_heads=heads,
-        prune_head_dims=True,
-        out_channel_groups={},  # the default is one mutable dict for all pruners
-    )
-    pruner.step()
-    return pruned
-
-
-def kept_width(width: int, keep: float, round_to: int) -> int:
-    """``keep`` of a width, rounded to a multiple of ``round_to``, never under one multiple and never over the width."""
-    return min(width, max(round_to, round(width * keep / round_to) * round_to))
-
-
-def _ratios(model: nn.Module, keep: float, round_to: int) -> dict[nn.Module, float]:
-    """The ratio that gives every layer its rounded width.
-
-    torch-pruning's own ``round_to`` rounds down, and skips a layer that it would round to nothing: narrow layers and
-    attention head dims then stay as wide as they were.
-    """
-    ratios: dict[nn.Module, float] = {}
-    for module in model.modules():
-        if isinstance(module, (nn.Conv2d, nn.Linear)):
-            ratios[module] = _ratio(module.weight.shape[0], keep, round_to)
-    for module in model.modules():
-        if isinstance(module, Attention):
-            ratios[module.q] = ratios[module.kv] = _ratio(module.q.out_features // module.heads, keep, round_to)
-    return ratios
-
-
-def _ratio(width: int, keep: float, round_to: int) -> float:
-    # torch-pruning keeps int(width * (1 - ratio)); half a channel on top keeps float error out of that.
-    kept = kept_width(width, keep, round_to)
-    return 0.0 if kept == width else 1 - (kept + 0.5) / width
+def prune_by_ratio(model: nn.Module, ratio: float, settings: PruneSettings, progress: Progress) -> nn.Module:
+    """A copy of ``model`` with this share of every layer's channels removed, least important first."""
+    return Pruner(model, settings, (64, 64), progress).to(Budget("ratio", ratio)).model

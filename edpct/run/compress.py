@@ -57,14 +57,19 @@ def compress(
     card = load_checkpoint(teacher).card
     if recipe.export.size is not None:
         card = card.model_copy(update={"task": card.task.at_size(*recipe.export.size)})
-    dataset = _dataset(card, data, layout, teacher)
+    dataset = dataset_of(card, data, layout, teacher)
     folder = RunFolder(out)
     with folder.locked(), full_disk_explained(out):
         done = run_stages(compression_stages(teacher, card, dataset, recipe), folder, progress)
         return _publish(folder, done, recipe)
 
 
-def _dataset(card: Card, data: Path | None, layout: str | None, teacher: Path) -> Dataset:
+def dataset_of(card: Card, data: Path | None, layout: str | None, teacher: Path) -> Dataset:
+    """The dataset in a folder, or the one that the card of ``teacher`` names.
+
+    Raises:
+        DataError: there is none, it has other classes, or a split of it is empty.
+    """
     if data is not None:
         dataset = open_dataset(data, layout)
     elif card.data is None:
@@ -113,7 +118,17 @@ def _publish(folder: RunFolder, done: dict[str, Committed], recipe: CompressReci
 def _summary(name: str, stage: Committed) -> dict[str, Any]:
     """The facts of a stage that belong on the page."""
     keep = {
-        "prune": ("ratio", "widths"),
+        "prune": (
+            "asked",
+            "macs_share",
+            "parameters_share",
+            "criterion",
+            "scope",
+            "steps",
+            "stopped",
+            "speed",
+            "widths",
+        ),
         "distil": ("measures",),
         "export": ("parity",),
         "quantise": ("calibration_images", "int8_weights"),

@@ -112,12 +112,12 @@ class RunFolder:
     ) -> Committed:
         """Turn a workspace into a committed stage: manifest written and flushed, then one rename.
 
-        Files whose names begin with a dot, and the resume point of a training, are no artefacts and go.
+        What has a name that begins with a dot, and the resume point of a training, are no artefacts and go.
         """
         workspace = self.workspace(stage, key)
         for path in workspace.iterdir():
             if path.name.startswith("."):
-                path.unlink()
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
         names = sorted({path.name for path in workspace.iterdir()} - {MANIFEST, RESUME_POINT})
         files = {name: sha256_of(workspace / name) for name in names}
         content = {

@@ -17,7 +17,6 @@ from edpct.card import Card
 from edpct.data.samples import Dataset
 from edpct.data.sampling import sample_windows
 from edpct.distillation.learner import DistilLearner
-from edpct.errors import PruningError
 from edpct.export.build import build_plan, choose_target
 from edpct.export.fp16 import convert_fp16
 from edpct.export.int8 import quantise_int8, quantised_share
@@ -25,10 +24,11 @@ from edpct.export.onnx_export import export_onnx
 from edpct.export.parity import check_parity
 from edpct.models.architecture import count_macs, count_parameters
 from edpct.models.checkpoint import load_checkpoint, save_checkpoint
-from edpct.models.dpctnet import DPCTNet
-from edpct.pruning.prune import prune_to_macs
+from edpct.pruning.sensitivity import load_sensitivity
 from edpct.recipe import CompressRecipe
 from edpct.run.plan import Desk, Stage
+from edpct.run.pruning import Pruning
+from edpct.run.speed import parse_target
 from edpct.runtimes.artefact import sha256_of
 from edpct.runtimes.session import Options
 from edpct.training.loop import Training
@@ -64,7 +64,10 @@ def compression_stages(teacher: Path, card: Card, dataset: Dataset, recipe: Comp
         Stage(
             "teacher", (), {"sha256": sha256_of(teacher), "size": size}, torch_version, partial(_teacher, teacher, card)
         ),
-        Stage("prune", ("teacher",), settings["prune"], ("torch", "torch-pruning"), partial(_prune, recipe)),
+        Stage(
+            "prune", ("teacher",), pruning_settings(recipe, dataset), pruning_packages(recipe),
+            partial(_prune, recipe, dataset), format=2,
+        ),
         Stage(
             "distil", ("teacher", "prune"), {**settings["distil"], **common}, torch_version,
             partial(_distil, recipe, dataset),
@@ -91,6 +94,25 @@ def compression_stages(teacher: Path, card: Card, dataset: Dataset, recipe: Comp
     ]  # fmt: skip
 
 
+def pruning_settings(recipe: CompressRecipe, dataset: Dataset | None) -> dict[str, Any]:
+    """What decides a pruning: its settings, the data, the sensitivity's content, and how a timed engine is made."""
+    needs: dict[str, Any] = {**recipe.prune.model_dump(mode="json"), "seed": recipe.seed}
+    needs["data"] = data_fingerprint(dataset) if dataset is not None else None
+    if recipe.prune.spare is not None:
+        load_sensitivity(recipe.prune.spare)  # says what is wrong with it before anything is done
+        needs["spared"] = sha256_of(recipe.prune.spare)
+    if recipe.prune.target_fps is not None:
+        parse_target(recipe.prune.on)
+        needs["engine"] = [recipe.export.model_dump(mode="json"), recipe.bench.model_dump(mode="json")]
+    return needs
+
+
+def pruning_packages(recipe: CompressRecipe) -> tuple[str, ...]:
+    """Distributions whose version matters to a pruning."""
+    timed = ("onnx", "nncf", "onnxruntime", "openvino", "tensorrt", "tensorrt-rtx")
+    return ("torch", "torch-pruning", *(timed if recipe.prune.target_fps is not None else ()))
+
+
 def data_fingerprint(dataset: Dataset) -> dict[str, Any]:
     """What identifies a dataset without reading its pixels: names and sizes of its files."""
     files = [
@@ -113,19 +135,19 @@ def _recount(card: Card, model: torch.nn.Module, **changes: Any) -> Card:
     return card.model_copy(update={"parameters": count_parameters(model), "macs": macs, **changes})
 
 
-def _prune(recipe: CompressRecipe, desk: Desk) -> dict[str, Any]:
+def _prune(recipe: CompressRecipe, dataset: Dataset, desk: Desk) -> dict[str, Any]:
     teacher = load_checkpoint(desk.file("teacher", WEIGHTS))
-    if not isinstance(teacher.model, DPCTNet):
-        raise PruningError(f"{teacher.card.network} is no DP-CTNet; other networks cannot be pruned yet.")
-    size = teacher.card.task.preprocessing
-    pruned = prune_to_macs(teacher.model, recipe.prune, (size.height, size.width), desk.progress)
-    card = _recount(teacher.card, pruned.model, network=f"{teacher.card.network}, pruned")
-    save_checkpoint(desk.workspace / WEIGHTS, pruned.model, card)
-    desk.progress.say(
-        f"  {pruned.macs / 1e9:.2f} of {pruned.teacher_macs / 1e9:.2f} GMACs "
-        f"({pruned.macs / pruned.teacher_macs:.1%}) and {pruned.parameters / 1e6:.2f} M parameters are left."
+    pruning = Pruning(
+        teacher, recipe.prune, dataset, recipe.seed, desk.workspace, desk.progress, recipe.export, recipe.bench
     )
-    return {"ratio": pruned.ratio, "widths": [asdict(row) for row in pruned.widths]}
+    model = pruning.run()
+    card = _recount(teacher.card, model, network=f"{teacher.card.network}, pruned")
+    save_checkpoint(desk.workspace / WEIGHTS, model, card)
+    desk.progress.say(
+        f"  {card.macs / 1e9:.2f} of {teacher.card.macs / 1e9:.2f} GMACs ({card.macs / teacher.card.macs:.1%}) and "
+        f"{card.parameters / 1e6:.2f} of {teacher.card.parameters / 1e6:.2f} M parameters are left."
+    )
+    return pruning.facts
 
 
 def _distil(recipe: CompressRecipe, dataset: Dataset, desk: Desk) -> dict[str, Any]:
@@ -139,9 +161,13 @@ def _distil(recipe: CompressRecipe, dataset: Dataset, desk: Desk) -> dict[str, A
         seed=recipe.seed, workspace=desk.workspace, fingerprint=desk.workspace.name, progress=desk.progress,
         title="Distilling",
     ).run()  # fmt: skip
-    card = _recount(student.card, student.model, network=f"E{teacher.card.network}")
+    card = _recount(student.card, student.model, network=_student_name(teacher.card.network))
     save_checkpoint(desk.workspace / WEIGHTS, student.model, card)
     return history.as_dict()
+
+
+def _student_name(teacher: str) -> str:
+    return f"E{teacher}" if teacher.startswith("DP-CTNet") else f"{teacher}, distilled"
 
 
 def _export(recipe: CompressRecipe, dataset: Dataset, desk: Desk) -> dict[str, Any]:

@@ -120,6 +120,7 @@ class Training:
                 "Lower the learning rate (lr) or use precision fp32.",
             )
         self.accelerator.backward(loss)
+        self.accelerator.unwrap_model(self.learner).regularise()
         self.accelerator.clip_grad_norm_(self.learner.parameters(), MAX_GRADIENT_NORM)
         self.optimiser.step()
         self.schedule.step()

@@ -29,6 +29,9 @@ class Learner(nn.Module):
     def forward(self, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
         raise NotImplementedError
 
+    def regularise(self) -> None:
+        """Change the gradients before the optimiser's step; nothing, unless a learner wants it."""
+
 
 def dice_loss(logits: Tensor, labels: Tensor, ignore_index: int) -> Tensor:
     """Soft Dice loss (Milletari et al. 2016), mean over the classes that occur in the batch.

@@ -97,15 +97,13 @@ def test_help_imports_nothing_heavy(run: Run, arguments: tuple[str, ...]) -> Non
 
 
 def test_help_is_there_at_once(run: Run) -> None:
-    def best(*arguments: str, python: str = "") -> float:
-        times = []
-        for _ in range(5):
-            began = time.perf_counter()
-            assert run(*arguments, python=python).returncode == 0
-            times.append(time.perf_counter() - began)
-        return min(times)
+    def took(*arguments: str, python: str = "") -> float:
+        began = time.perf_counter()
+        assert run(*arguments, python=python).returncode == 0
+        return time.perf_counter() - began
 
-    bare, ours = best(python="pass"), best("--help")
+    turns = [(took(python="pass"), took("--help")) for _ in range(7)]  # in turns: the machine may be busy for a while
+    bare, ours = min(turns, key=lambda turn: turn[1] / turn[0])
     # On a machine that is busy with something else, bare Python is slow too, and the goal is given as much more time.
     allowed = 0.3 * max(1.0, bare / 0.03)
     assert ours < allowed, f"edpct --help took {ours:.2f} s (bare Python {bare:.2f} s); the goal is 0.3 s"
@@ -113,7 +111,18 @@ def test_help_is_there_at_once(run: Run) -> None:
 
 def test_help_lists_every_command(run: Run) -> None:
     shown = run("--help").stdout
-    for command in ("train", "compress", "bench", "compare", "build", "doctor", "recipe", "data"):
+    for command in (
+        "train",
+        "compress",
+        "prune",
+        "sensitivity",
+        "bench",
+        "compare",
+        "build",
+        "doctor",
+        "recipe",
+        "data",
+    ):
         assert f"\n  {command} " in shown
 
 

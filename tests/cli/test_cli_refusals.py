@@ -489,7 +489,7 @@ def test_data_that_moved_away(edpct: Edpct, tiny_teacher: Path, tmp_path: Path) 
 @pytest.mark.parametrize(
     ("arguments", "what"),
     [
-        (("--macs", 1.5), "setting 'prune.macs': "),
+        (("--target-macs", 1.5), "setting 'prune.macs': "),
         (("--steps", 0), "setting 'distil.steps': "),
         (("--lr", "nan"), "setting 'distil.lr': "),
         (("--target", "tpu"), "setting 'build.target': "),

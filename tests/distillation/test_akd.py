@@ -19,10 +19,11 @@ from edpct.distillation.akd import (
     relation_angle,
     triplet_cosines,
 )
-from edpct.distillation.learner import TAPS, DistilLearner, kl_divergence
-from edpct.models.dpctnet import dpctnet
+from edpct.distillation.learner import DistilLearner, kl_divergence
+from edpct.models.dpctnet import DPCTNet, dpctnet
 from edpct.recipe import AKDSettings, DistilSettings
 
+TAPS = DPCTNet.TAPS
 IGNORE = 255
 
 
@@ -306,12 +307,15 @@ def test_a_batch_with_every_pixel_ignored_gives_finite_terms(batch: tuple[Tensor
 
 
 def test_a_pruned_student_is_projected_to_its_teachers_widths(batch: tuple[Tensor, Tensor]) -> None:
+    from edpct.progress import Silent
     from edpct.pruning.prune import prune_by_ratio
     from edpct.recipe import PruneSettings
 
     torch.manual_seed(0)
     teacher = dpctnet("tiny", 4)
-    learner = DistilLearner(prune_by_ratio(teacher, 0.5, PruneSettings()), teacher, DistilSettings(), IGNORE, 4)
+    learner = DistilLearner(
+        prune_by_ratio(teacher, 0.5, PruneSettings(), Silent()), teacher, DistilSettings(), IGNORE, 4
+    )
     assert {tap: (p.in_channels, p.out_channels) for tap, p in learner.projections.items()} == dict.fromkeys(
         TAPS, (32, 64)
     )

@@ -6,8 +6,8 @@ A table is a header and lines of cells, all text; a column in which nothing is k
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from typing import Literal, TypeAlias
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, TypeAlias
 
 from edpct.bench.report.claim import (
     SCOPE_TITLES,
@@ -165,8 +165,19 @@ def _points(before: float | None, after: float | None) -> str:
 
 
 def stage_table_of(report: Report) -> Table:
-    """The time of each stage of the compression; empty for a bench alone."""
-    return (["stage", "seconds"], [[s.name, f"{s.seconds:.1f}"] for s in report.stages]) if report.stages else NO_TABLE
+    """The time of each stage of the compression, and what pruning was asked and gave; empty for a bench alone."""
+    lines = [[stage.name, f"{stage.seconds:.1f}", _outcome(stage.facts)] for stage in report.stages]
+    return known(["stage", "seconds", "outcome"], lines) if lines else NO_TABLE
+
+
+def _outcome(facts: Mapping[str, Any]) -> str:
+    if "asked" not in facts or "macs_share" not in facts:
+        return UNKNOWN
+    asked = ", ".join(f"{name} {value:g}" for name, value in facts["asked"].items())
+    got = f"{100 * facts['macs_share']:.1f} % of the MACs"
+    if speed := facts.get("speed"):
+        got += f", {speed['fps']:.1f} FPS on {speed['engine']}"
+    return f"asked {asked}; {got}" + ("; stopped by the bound on mIoU" if "stopped" in facts else "")
 
 
 def state_table_of(report: Report) -> Table:

@@ -142,6 +142,9 @@ def test_state_details_failures_and_stages() -> None:
     )
     assert failure_table_of(report)[1] == [["INT8", "tensorrt", "It is not here."]]
     assert stage_table_of(report) == (["stage", "seconds"], [["prune", "4.3"]])
+    facts = {"asked": {"target_fps": 30.0}, "macs_share": 0.213, "speed": {"fps": 30.4, "engine": "openvino int8"}}
+    report = make_report(stages=(StageReport(name="prune", seconds=4.34, facts=facts),))
+    assert stage_table_of(report)[1][0][2] == "asked target_fps 30; 21.3 % of the MACs, 30.4 FPS on openvino int8"
     assert failure_table_of(make_report()) == stage_table_of(make_report()) == ([], [])
 
 

@@ -1,0 +1,235 @@
+"""How fast a pruned network is: built as it will be used, timed as it will be shown, and kept in a journal."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import time
+from collections.abc import Collection, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import nn
+
+from edpct.bench.journal import Journal
+from edpct.bench.measure import bench
+from edpct.bench.report.make import machine_report, versions
+from edpct.bench.requests import Request
+from edpct.card import Card
+from edpct.data.samples import Dataset
+from edpct.errors import EngineError, RecipeError
+from edpct.export.build import Target, build_plan
+from edpct.export.fp16 import convert_fp16
+from edpct.export.int8 import quantise_int8
+from edpct.export.onnx_export import export_onnx
+from edpct.progress import Progress, Silent
+from edpct.pruning.plan import Plan
+from edpct.pruning.prune import Pruned
+from edpct.recipe import BenchSettings, ExportSettings, PruneSettings
+from edpct.runtimes.gpu import require_gpu
+from edpct.runtimes.session import Options
+from edpct.runtimes.table import RUNTIMES
+
+JOURNAL = "probes.jsonl"
+CALIBRATION_IMAGES = 8  # speed does not depend on the scales
+DRIFT = 0.05  # between two timings: the machine changed meanwhile, and the later one counts
+FIRST, AGAIN = 0.5, 1.5  # of the bench's seconds
+FIRST_RUNS, FIRST_ROUNDS = 9, 3
+# Runtimes that open plans, and what these are built for.
+PLANS: dict[str, Target] = {"tensorrt": "tensorrt", "tensorrt-rtx": "rtx"}
+
+
+@dataclass(frozen=True)
+class Probe:
+    """One network's speed, over all its timings.
+
+    Attributes:
+        key: of its widths.
+        macs: share (0..1) of the unpruned network's.
+        fps: images a second, batch 1, scope ``transfer``, by the median latency.
+        interval: 95 % confidence interval of ``fps``.
+        runs: inferences behind it.
+        timings: how often it was timed.
+        drifted: the last timing disagreed with those before, so that it alone counts.
+        seconds: that building and timing took.
+    """
+
+    key: str
+    macs: float
+    fps: float
+    interval: tuple[float, float]
+    runs: int
+    timings: int = 1
+    drifted: bool = False
+    seconds: float = 0.0
+
+    def joined(self, new: Probe) -> Probe:
+        """Both timings as one: weighted by their runs, or the new one alone where they disagree."""
+        total, seconds = self.timings + new.timings, self.seconds + new.seconds
+        if abs(new.fps / self.fps - 1) > DRIFT:
+            return Probe(self.key, self.macs, new.fps, new.interval, new.runs, total, True, seconds)
+        runs = self.runs + new.runs
+        fps = runs / (self.runs / self.fps + new.runs / new.fps)
+        low, high = min(self.interval[0], new.interval[0]), max(self.interval[1], new.interval[1])
+        return Probe(self.key, self.macs, fps, (low, high), runs, total, False, seconds)
+
+
+def parse_target(on: str) -> tuple[str, str | None]:
+    """Runtime and device (None: the runtime's first) of ``RUNTIME`` or ``RUNTIME:DEVICE``.
+
+    Raises:
+        RecipeError: the runtime is unknown or opens no built engines, or it has no such device.
+    """
+    runtime, _, device = on.partition(":")
+    known = [row.name for row in RUNTIMES.values() if row.name in PLANS or ".onnx" in row.suffixes]
+    if runtime not in known:
+        what = "opens checkpoints, not built engines" if runtime in RUNTIMES else "is unknown"
+        raise RecipeError(f"The runtime '{runtime}' of [prune] on {what}.", f"Choose from: {', '.join(known)}.")
+    row = RUNTIMES[runtime]
+    if device and device not in row.devices:
+        raise RecipeError(
+            f"{row.title} has no device '{device}', which [prune] on names.", f"Choose from: {', '.join(row.devices)}."
+        )
+    return runtime, device or None
+
+
+def plan_key(plan: Plan) -> str:
+    """Twelve hexadecimal digits that widths are told apart by."""
+    return hashlib.sha256(json.dumps(sorted(plan.items())).encode()).hexdigest()[:12]
+
+
+class EngineSpeed:
+    """The speed of engines that are really built; what was timed stays in ``probes.jsonl``, so that a search goes on.
+
+    Args:
+        card: of the unpruned network, at the size to export.
+        images: for INT8 calibration, (H, W, 3) uint8 at that size; the first few are taken.
+        dataset: whose images are timed with; None: noise.
+        pruning: for ``on`` and ``precision``.
+        export, timing: as for the final engine, so that its speed is the one found here.
+        workspace: where engines are built; the caller removes :data:`JOURNAL` there.
+
+    Raises:
+        RecipeError: see :func:`parse_target`.
+        EngineError, MissingPackageError: the runtime does not work on this machine.
+    """
+
+    def __init__(
+        self, card: Card, images: Sequence[NDArray[np.uint8]], dataset: Dataset | None, pruning: PruneSettings,
+        export: ExportSettings, timing: BenchSettings, workspace: Path, progress: Progress,
+    ) -> None:  # fmt: skip
+        self._card, self._images, self._dataset, self._workspace = card, images, dataset, workspace
+        self._export, self._timing, self._progress, self._precision = export, timing, progress, pruning.precision
+        self._runtime, self._device = parse_target(pruning.on)
+        row = RUNTIMES[self._runtime]
+        self.title = f"{pruning.on} {pruning.precision}"
+        if row.needs_gpu:
+            require_gpu(Path(f"an engine for {row.title}"))
+        if (missing := row.missing_package()) is not None:
+            raise missing
+        graph = "cuda_graph" in row.options and timing.cuda_graph != "off"
+        self._options = Options(timing.threads if "threads" in row.options else 0, cuda_graph=graph)
+        self._journal = Journal(workspace / JOURNAL, self._identity(pruning))
+        self._known: dict[str, Probe] = {}
+        # Handed out one by one, as they were taken: so a search that is begun again takes the same way.
+        self._former: dict[str, list[Probe]] = {}
+        for entry in self._journal.found("timing"):
+            probe = Probe(**{**entry["probe"], "interval": tuple(entry["probe"]["interval"])})
+            self._former.setdefault(probe.key, []).append(probe)
+        self.spent = sum(probe.seconds for probes in self._former.values() for probe in probes)
+
+    def _identity(self, pruning: PruneSettings) -> str:
+        """What must be the same for a timing of an earlier sitting to count."""
+        facts = [
+            self._card.model_dump(mode="json"), pruning.on, pruning.precision, asdict(self._options),
+            self._export.model_dump(mode="json"), self._timing.model_dump(mode="json"), versions(),
+            machine_report().model_dump(mode="json"), self._dataset is None,
+        ]  # fmt: skip
+        return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
+
+    def measure(self, pruned: Pruned) -> Probe:
+        """Build and time a network, unless it is known.
+
+        Raises:
+            ExportError, QuantisationError, BuildError, EngineError: it cannot be built, or does not run.
+        """
+        key = plan_key(pruned.kept)
+        return self._known[key] if key in self._known else self._timed([pruned], first=True)[0]
+
+    def again(self, pruned: Sequence[Pruned]) -> list[Probe]:
+        """Time networks once more, longer and in turns; those whose files are gone are built again.
+
+        Raises:
+            ExportError, QuantisationError, BuildError, EngineError: as :meth:`measure`.
+        """
+        return self._timed(pruned, first=False)
+
+    def keep(self, keys: Collection[str]) -> None:
+        """Remove the files of all networks but these."""
+        for folder in self._workspace.glob("probe-*"):
+            if folder.name.removeprefix("probe-") not in keys:
+                shutil.rmtree(folder, ignore_errors=True)
+
+    def _timed(self, asked: Sequence[Pruned], first: bool) -> list[Probe]:
+        fresh = {}
+        for pruned in asked:
+            key = plan_key(pruned.kept)
+            if former := self._former.get(key):
+                self._add(former.pop(0))
+            else:
+                fresh[key] = pruned
+        if fresh:
+            self._time(fresh, first)
+        return [self._known[plan_key(pruned.kept)] for pruned in asked]
+
+    def _time(self, asked: dict[str, Pruned], first: bool) -> None:
+        built, requests, began = list[float](), list[Request](), time.monotonic()
+        for key, pruned in asked.items():
+            path = self._engine(key, pruned.model)
+            requests.append(Request(key, path, self._runtime, self._device or "", options=self._options))
+            built.append(time.monotonic() - began)
+            began = time.monotonic()
+        measured = bench(requests, self._dataset, self._settings(first), Silent(), accuracy=False)
+        if measured.failures:
+            raise EngineError(measured.failures[0].reason)
+        share = (time.monotonic() - began) / len(asked)
+        for (key, pruned), row, seconds in zip(asked.items(), measured.rows, built, strict=True):
+            latency, macs = row.latency["transfer"], pruned.macs / pruned.teacher_macs
+            interval = (1000 / latency.interval[1], 1000 / latency.interval[0])
+            probe = Probe(key, macs, latency.fps, interval, latency.runs, seconds=seconds + share)
+            self._add(probe)
+            self._journal.add("timing", probe=asdict(probe))
+
+    def _add(self, probe: Probe) -> None:
+        known = self._known.get(probe.key)
+        self._known[probe.key] = known.joined(probe) if known is not None else probe
+
+    def _settings(self, first: bool) -> BenchSettings:
+        asked = self._timing
+        changes: dict[str, Any] = {"seconds": asked.seconds * (FIRST if first else AGAIN), "streams": 1}
+        if first:
+            changes |= {"runs": min(asked.runs, FIRST_RUNS), "rounds": min(asked.rounds, FIRST_ROUNDS)}
+        return asked.model_copy(update=changes)
+
+    def _engine(self, key: str, model: nn.Module) -> Path:
+        """The built engine; files get their names when they are whole, so one of an earlier sitting is taken."""
+        folder = self._workspace / f"probe-{key}"
+        folder.mkdir(parents=True, exist_ok=True)
+        graph = folder / f"{self._precision}.onnx"
+        engine = graph.with_suffix(".plan") if self._runtime in PLANS else graph
+        if not engine.exists():
+            self._write_graph(model, folder / "fp32.onnx", graph)
+            if self._runtime in PLANS:
+                build_plan(graph, engine, PLANS[self._runtime], Silent())
+        return engine
+
+    def _write_graph(self, model: nn.Module, fp32: Path, graph: Path) -> None:
+        export_onnx(model, self._card, fp32, self._export, self._progress)
+        if self._precision == "fp16":
+            convert_fp16(fp32, graph, self._card)
+        elif self._precision == "int8":
+            quantise_int8(fp32, graph, self._card, self._images[:CALIBRATION_IMAGES])
