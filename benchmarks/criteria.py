@@ -147,23 +147,29 @@ def recover(
     return 100 * (history.measures[-1].miou or 0)
 
 
+def mean_and_spread(values: list[float]) -> str:
+    return f"{statistics.mean(values):.2f} ± {statistics.stdev(values) if len(values) > 1 else 0.0:.2f}"
+
+
 def keep(
     results: list[Result], asked: argparse.Namespace, training: OptimiseSettings, teacher: float, name: str
 ) -> None:
     """Write the table and the data behind it."""
     asked.out.mkdir(parents=True, exist_ok=True)
+    level = {found.seed: found.after for found in results if found.criterion == "random"}
     rows = []
     for criterion, scope in VARIANTS:
         own = [result for result in results if (result.criterion, result.scope) == (criterion, scope)]
         after = [result.after for result in own]
-        spread = statistics.stdev(after) if len(after) > 1 else 0.0
+        gain = [result.after - level[result.seed] for result in own]
         rows.append((statistics.mean(after), [
             criterion, scope, f"{100 * own[0].macs:.1f}", f"{own[0].parameters / 1e6:.2f}",
             f"{statistics.mean(result.before for result in own):.2f}",
-            f"{statistics.mean(after):.2f} ± {spread:.2f}", " ".join(f"{value:.2f}" for value in after),
+            mean_and_spread(after), " ".join(f"{value:.2f}" for value in after),
+            mean_and_spread(gain) if criterion != "random" else "–",
         ]))  # fmt: skip
     rows.sort(key=lambda row: -row[0])
-    head = ["criterion", "scope", "MACs %", "M parameters", "mIoU % at once", "mIoU % recovered", "each seed"]
+    head = ["criterion", "scope", "MACs %", "M parameters", "mIoU % at once", "recovered", "each seed", "over random"]
     facts = {
         "date": date.today().isoformat(), "machine": machine(), "versions": versions(),
         "teacher": {"network": name, "miou": teacher}, "macs": asked.macs, "recovery": training.model_dump(mode="json"),
@@ -171,8 +177,9 @@ def keep(
     }  # fmt: skip
     (asked.out / "criteria.json").write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
     setting = (
-        f"Each criterion prunes it in one shot; then {training.steps} steps of {training.batch} crops on labels alone, "
-        f"learning rate\n{training.lr:g}, {asked.seeds} seeds; mean ± standard deviation. {date.today().isoformat()}."
+        f"Each criterion prunes it in one shot; then {training.steps} steps of {training.batch} crops on labels\n"
+        f"alone, learning rate {training.lr:g}, {asked.seeds} seeds; mean ± standard deviation. The last column\n"
+        f"is taken seed by seed, since a seed's crops are the same for all. {date.today().isoformat()}."
     )
     command = (
         f"python benchmarks/criteria.py --data DIR --teacher {asked.teacher} --macs {asked.macs} --steps "

@@ -15,7 +15,7 @@ def sensitivity_command(
     ratio: list[float] = typer.Option(
         [0.25, 0.5, 0.75], "--ratio", help="Share of a group's channels that goes, 0..1; repeat for more."
     ),
-    criterion: str = typer.Option("l2", "--criterion", help="Which channels go first; see: edpct recipe compress"),
+    criterion: str = typer.Option(None, "--criterion", help="Which channels go first; see: edpct recipe compress"),
     images: int = typer.Option(24, "--images", help="Training windows that mIoU is measured on."),
     leave_out: list[str] = typer.Option([], "--leave-out", help="Module that stays as it is; repeat for more."),
     seed: int = typer.Option(0, "--seed", help="Of the windows."),

@@ -128,7 +128,8 @@ class _Traced:
             self.graph = tp.DependencyGraph().build_dependency(
                 model, image, customized_pruners=opaques.customized_pruners
             )
-            self.raw = [self._rooted(group) for group in self.graph.get_all_groups(self.outputs, ROOTS)]
+            groups = list(self.graph.get_all_groups(self.outputs, ROOTS))
+            self.raw = [part for group in groups for part in self._split(self._rooted(group))]
         except (RuntimeError, ValueError, KeyError, AttributeError, IndexError, TypeError, AssertionError) as error:
             raise PruningError(
                 f"The widths of the network cannot be followed: {type(error).__name__}: {error}.",
@@ -181,6 +182,27 @@ class _Traced:
         dependency, indices = behind[-1]
         return self.graph.get_pruning_group(dependency.target.module, dependency.handler, indices)
 
+    def _split(self, raw: Any) -> list[Any]:
+        """A group over a concatenation, taken apart into the layers that are concatenated.
+
+        A depthwise convolution behind it ties them together; ranked together, one of them could lose all its channels.
+        """
+        if self._parts_of(raw) > 1:
+            return [raw]
+        smaller = [module for module in self._narrowed(raw) if self._outputs_of(module) < len(raw[0].idxs)]
+        found: list[Any] = []
+        covered: set[nn.Module] = set()
+        for module in smaller:
+            if module not in covered:
+                prune = self.graph.get_pruner_of_module(module).prune_out_channels
+                part = self.graph.get_pruning_group(module, prune, list(range(self._outputs_of(module))))
+                covered |= set(self._narrowed(part))
+                found += self._split(part)
+        return found or [raw]
+
+    def _outputs_of(self, module: nn.Module) -> int:
+        return int(self.graph.get_out_channels(module))
+
     def _narrowed(self, raw: Any) -> Iterator[nn.Module]:
         """Layers of :data:`ROOTS` whose outputs a group is of."""
         for dependency, _ in raw:
@@ -206,7 +228,9 @@ class _Traced:
         return any(_wrongly_narrowed(dependency.target.module) for dependency, _ in raw)
 
     def name_of(self, raw: Any) -> str:
-        return min((self.names[module] for module in self._narrowed(raw)), key=self.order.__getitem__)
+        """The first of the group's narrowest layers: of a concatenation's parts, each has another."""
+        narrowed = [(self._outputs_of(module), self.order[self.names[module]]) for module in self._narrowed(raw)]
+        return list(self.order)[min(narrowed)[1]]
 
     def _kind(self, raw: Any) -> str:
         """As torch-pruning tells isomorphic groups apart: by the types of layers and the sides they are cut at."""

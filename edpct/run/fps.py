@@ -52,10 +52,14 @@ class Speed(Protocol):
     Attributes:
         title: of the engine, for messages.
         spent: seconds of former sittings.
+        drift: the machine's usual pace over the one that the speeds are given at.
     """
 
     title: str
     spent: float
+
+    @property
+    def drift(self) -> float: ...
 
     def measure(self, pruned: Pruned) -> Probe:
         """The network's speed, as it is known or from a first timing."""
@@ -101,7 +105,7 @@ class _Search:
     def run(self) -> FpsSearch:
         whole = self._probe(self.pruner.by({group.name: group.width for group in self.pruner.planner.groups}))
         point = self._confirmed(whole) if self._miss(whole) >= -MISSED else whole
-        if point.probe.fps < self.target:
+        if point.probe.fps < self.goal:
             self._floor()
             point = self._narrowed()
         return self._result(point, self._note(point, whole))
@@ -109,13 +113,13 @@ class _Search:
     def _floor(self) -> None:
         """Time the narrowest network; refuse a target that it does not reach."""
         floor = self._probe(self.pruner.by(self.pruner.planner.narrowest()))
-        if floor.probe.fps < self.target:  # nothing is refused by a single timing
+        if floor.probe.fps < self.goal:  # nothing is refused by a single timing
             floor = self._confirmed(floor)
         if self._miss(floor) < -ACCEPT:
             raise PruningError(
                 f"No pruning reaches {self.target:g} FPS: the narrowest network, with widths in steps of "
                 f"{self.pruner.settings.width_step}, keeps {100 * floor.probe.macs:.1f} % of the MACs and runs at "
-                f"{floor.probe.fps:.1f} FPS on {self.speed.title}.",
+                f"{self._now(floor):.1f} FPS on {self.speed.title}.",
                 "Ask for fewer, take another runtime or precision, a smaller input with --size, or a smaller "
                 "[prune] round_to.",
             )
@@ -177,7 +181,7 @@ class _Search:
 
     def _bracket(self) -> tuple[_Point, _Point] | None:
         """The widest network that is fast enough, and the narrowest wider one, which is too slow."""
-        aim = AIM * self.target
+        aim = AIM * self.goal
         fast = max(
             (p for p in self.points.values() if p.probe.fps >= aim), key=lambda p: p.probe.macs, default=None
         )  # fmt: skip
@@ -200,9 +204,9 @@ class _Search:
 
     def _shares(self, fast: Probe, slow: Probe) -> Iterator[float]:
         """By interpolation, else by halves, else the widest network under the bracket's upper end."""
-        aim = 1 / (AIM * self.target)
+        aim = 1 / (AIM * self.goal)
         under, over = aim - 1 / fast.fps, 1 / slow.fps - aim
-        later = [point.probe.fps >= AIM * self.target for point in list(self.points.values())[2:]]
+        later = [point.probe.fps >= AIM * self.goal for point in list(self.points.values())[2:]]
         if len(later) > 1 and later[-1] == later[-2]:  # one end stays for good: Illinois' way with the false position
             under, over = (under, over / 2) if later[-1] else (under / 2, over)
         wide = slow.macs - fast.macs
@@ -214,29 +218,39 @@ class _Search:
         """The best there is: near the target, or else the slowest of those that are fast enough."""
         points = list(self.points.values())
         near = [point for point in points if abs(self._miss(point)) <= MISSED]
-        fast = [point for point in points if point.probe.fps >= self.target]
+        fast = [point for point in points if point.probe.fps >= self.goal]
         return min(near or points, key=self._off) if near or not fast else min(fast, key=lambda p: p.probe.fps)
+
+    @property
+    def goal(self) -> float:
+        """The target at the pace that speeds are kept at."""
+        return self.target / self.speed.drift
+
+    def _now(self, point: _Point) -> float:
+        """Images a second at the machine's usual pace."""
+        return point.probe.fps * self.speed.drift
 
     def _miss(self, point: _Point) -> float:
         """How far over the target, as a share of it."""
-        return point.probe.fps / self.target - 1
+        return point.probe.fps / self.goal - 1
 
     def _off(self, point: _Point) -> float:
-        return abs(point.probe.fps / (AIM * self.target) - 1)
+        return abs(point.probe.fps / (AIM * self.goal) - 1)
 
     def _say(self, point: _Point) -> None:
         probe = point.probe
-        speed = f"{probe.fps:.1f} FPS on {self.speed.title}"
+        speed = f"{self._now(point):.1f} FPS on {self.speed.title}"
         self.progress.say(f"  {100 * probe.macs:.1f} % of the MACs: {speed} (target {self.target:g})")
 
     def _note(self, point: _Point, whole: _Point) -> str:
         if point is whole:
-            return f"The unpruned network already runs at {point.probe.fps:.1f} FPS, so nothing was pruned."
+            return f"The unpruned network already runs at {self._now(point):.1f} FPS, so nothing was pruned."
         if abs(self._miss(point)) <= MISSED:
             return ""
         tried = f"{len(self.points)} networks were built, with widths in steps of {self.pruner.settings.width_step}"
-        return f"{tried}; the nearest to {self.target:g} FPS runs at {point.probe.fps:.1f}."
+        return f"{tried}; the nearest to {self.target:g} FPS runs at {self._now(point):.1f}."
 
     def _result(self, point: _Point, note: str) -> FpsSearch:
         probes = tuple(each.probe for each in self.points.values())
-        return FpsSearch(self.pruner.by(point.plan), point.probe.fps, point.probe.interval, probes, 0.0, note)
+        low, high = (self.speed.drift * end for end in point.probe.interval)
+        return FpsSearch(self.pruner.by(point.plan), self._now(point), (low, high), probes, 0.0, note)

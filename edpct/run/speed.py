@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+import statistics
 import time
 from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass
@@ -50,7 +51,8 @@ class Probe:
     Attributes:
         key: of its widths.
         macs: share (0..1) of the unpruned network's.
-        fps: images a second, batch 1, scope ``transfer``, by the median latency.
+        fps: images a second, batch 1, scope ``transfer``, by the median latency, at the pace that the machine had when
+            the first network was timed; times :attr:`EngineSpeed.drift`, at its usual pace.
         interval: 95 % confidence interval of ``fps``.
         runs: inferences behind it.
         timings: how often it was timed.
@@ -105,6 +107,9 @@ def plan_key(plan: Plan) -> str:
 class EngineSpeed:
     """The speed of engines that are really built; what was timed stays in ``probes.jsonl``, so that a search goes on.
 
+    A machine that others use, or that grows hot, changes its pace within minutes, by more than two candidates differ.
+    So the first network (the unpruned one) is timed in turns with every other: it sets the pace.
+
     Args:
         card: of the unpruned network, at the size to export.
         images: for INT8 calibration, (H, W, 3) uint8 at that size; the first few are taken.
@@ -135,12 +140,14 @@ class EngineSpeed:
         self._options = Options(timing.threads if "threads" in row.options else 0, cuda_graph=graph)
         self._journal = Journal(workspace / JOURNAL, self._identity(pruning))
         self._known: dict[str, Probe] = {}
+        self._pacemaker: Pruned | None = None
+        self._paces: list[float] = []  # its images a second, at every timing
         # Handed out one by one, as they were taken: so a search that is begun again takes the same way.
-        self._former: dict[str, list[Probe]] = {}
+        self._former: dict[str, list[tuple[Probe, float]]] = {}
         for entry in self._journal.found("timing"):
             probe = Probe(**{**entry["probe"], "interval": tuple(entry["probe"]["interval"])})
-            self._former.setdefault(probe.key, []).append(probe)
-        self.spent = sum(probe.seconds for probes in self._former.values() for probe in probes)
+            self._former.setdefault(probe.key, []).append((probe, entry["pace"]))
+        self.spent = sum(probe.seconds for timings in self._former.values() for probe, _ in timings)
 
     def _identity(self, pruning: PruneSettings) -> str:
         """What must be the same for a timing of an earlier sitting to count."""
@@ -151,13 +158,24 @@ class EngineSpeed:
         ]  # fmt: skip
         return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
+    @property
+    def pace(self) -> float:
+        """Images a second of the first network, at the machine's usual pace; 0 before anything was timed."""
+        return statistics.median(self._paces) if self._paces else 0.0
+
+    @property
+    def drift(self) -> float:
+        """The machine's usual pace over the one it had when the first network was timed."""
+        return self.pace / self._paces[0] if self._paces else 1.0
+
     def measure(self, pruned: Pruned) -> Probe:
-        """Build and time a network, unless it is known.
+        """Build and time a network, unless it is known; the first one sets the pace.
 
         Raises:
             ExportError, QuantisationError, BuildError, EngineError: it cannot be built, or does not run.
         """
         key = plan_key(pruned.kept)
+        self._pacemaker = self._pacemaker or pruned
         return self._known[key] if key in self._known else self._timed([pruned], first=True)[0]
 
     def again(self, pruned: Sequence[Pruned]) -> list[Probe]:
@@ -169,9 +187,10 @@ class EngineSpeed:
         return self._timed(pruned, first=False)
 
     def keep(self, keys: Collection[str]) -> None:
-        """Remove the files of all networks but these."""
+        """Remove the files of all networks but these and, unless there are none, the one that sets the pace."""
+        stay = {*keys, plan_key(self._pacemaker.kept)} if keys and self._pacemaker is not None else set(keys)
         for folder in self._workspace.glob("probe-*"):
-            if folder.name.removeprefix("probe-") not in keys:
+            if folder.name.removeprefix("probe-") not in stay:
                 shutil.rmtree(folder, ignore_errors=True)
 
     def _timed(self, asked: Sequence[Pruned], first: bool) -> list[Probe]:
@@ -179,7 +198,7 @@ class EngineSpeed:
         for pruned in asked:
             key = plan_key(pruned.kept)
             if former := self._former.get(key):
-                self._add(former.pop(0))
+                self._add(*former.pop(0))
             else:
                 fresh[key] = pruned
         if fresh:
@@ -187,24 +206,33 @@ class EngineSpeed:
         return [self._known[plan_key(pruned.kept)] for pruned in asked]
 
     def _time(self, asked: dict[str, Pruned], first: bool) -> None:
-        built, requests, began = list[float](), list[Request](), time.monotonic()
-        for key, pruned in asked.items():
+        """Time networks and the one that sets the pace in turns."""
+        assert self._pacemaker is not None
+        leader = plan_key(self._pacemaker.kept)
+        requests, built, began = list[Request](), dict[str, float](), time.monotonic()
+        for key, pruned in {leader: self._pacemaker, **asked}.items():
             path = self._engine(key, pruned.model)
             requests.append(Request(key, path, self._runtime, self._device or "", options=self._options))
-            built.append(time.monotonic() - began)
+            built[key] = time.monotonic() - began
             began = time.monotonic()
         measured = bench(requests, self._dataset, self._settings(first), Silent(), accuracy=False)
         if measured.failures:
             raise EngineError(measured.failures[0].reason)
         share = (time.monotonic() - began) / len(asked)
-        for (key, pruned), row, seconds in zip(asked.items(), measured.rows, built, strict=True):
-            latency, macs = row.latency["transfer"], pruned.macs / pruned.teacher_macs
-            interval = (1000 / latency.interval[1], 1000 / latency.interval[0])
-            probe = Probe(key, macs, latency.fps, interval, latency.runs, seconds=seconds + share)
-            self._add(probe)
-            self._journal.add("timing", probe=asdict(probe))
+        latencies = {
+            request.name: row.latency["transfer"] for request, row in zip(requests, measured.rows, strict=True)
+        }
+        pace = latencies[leader].fps
+        for key, pruned in asked.items():
+            found, macs, own = latencies[key], pruned.macs / pruned.teacher_macs, built[key] + share
+            at_first = (self._paces[0] if self._paces else pace) / pace
+            interval = (at_first * 1000 / found.interval[1], at_first * 1000 / found.interval[0])
+            probe = Probe(key, macs, at_first * found.fps, interval, found.runs, seconds=own)
+            self._add(probe, pace)
+            self._journal.add("timing", probe=asdict(probe), pace=pace)
 
-    def _add(self, probe: Probe) -> None:
+    def _add(self, probe: Probe, pace: float) -> None:
+        self._paces.append(pace)
         known = self._known.get(probe.key)
         self._known[probe.key] = known.joined(probe) if known is not None else probe
 

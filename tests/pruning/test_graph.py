@@ -272,3 +272,28 @@ def test_a_network_of_outputs_only_has_nothing_to_prune(model: nn.Module) -> Non
 def test_a_network_that_does_not_run_is_refused_in_a_sentence() -> None:
     with pytest.raises(PruningError, match=r"^The widths of the network cannot be followed: .*--leave-out"):
         PruningGraph(nn.Sequential(nn.Conv2d(3, 8, 1), nn.Conv2d(9, 4, 1)), scorer("l2"))
+
+
+def test_layers_that_a_depthwise_convolution_ties_together_are_narrowed_each_by_itself() -> None:
+    """DeepLabV3+ has it: two maps are concatenated, and a depthwise convolution follows. None may lose all channels."""
+
+    class Tied(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.deep, self.skip = nn.Conv2d(3, 64, 3, padding=1), nn.Conv2d(3, 16, 3, padding=1)
+            self.depthwise = nn.Conv2d(80, 80, 3, padding=1, groups=80)
+            self.mix, self.head = nn.Conv2d(80, 32, 1), nn.Conv2d(32, 5, 1)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            both = torch.cat((self.deep(x), self.skip(x)), dim=1)
+            return self.head(self.mix(self.depthwise(both)).relu())
+
+    model = Tied()
+    with torch.no_grad():
+        model.skip.weight *= 1e-3  # by far the least important, were they ranked together
+    graph = PruningGraph(model, scorer("l2"))
+    assert {group.name: group.width for group in graph.groups} == {"deep": 64, "skip": 16, "mix": 32}
+    pruned = graph.prune({"deep": 24, "skip": 8, "mix": 16})
+    assert (pruned.deep.out_channels, pruned.skip.out_channels) == (24, 8)
+    assert (pruned.depthwise.out_channels, pruned.depthwise.groups, pruned.mix.in_channels) == (32, 32, 32)
+    assert pruned(torch.zeros(1, 3, 16, 16)).shape == (1, 5, 16, 16)

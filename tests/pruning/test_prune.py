@@ -255,7 +255,7 @@ def test_a_budget_under_the_narrowest_network_is_refused_with_what_can_be_reache
     assert caught.value.what == (
         f"No pruning reaches {text}: the narrowest network, with widths in steps of 8, keeps {least:.1%}."
     )
-    assert caught.value.hint == "Ask for more, or lower [prune] round_to."
+    assert caught.value.hint == "Let more of it stay, or lower [prune] round_to."
 
 
 @pytest.mark.parametrize("budget", [Budget("ratio", 0.5), Budget("macs", 0.5), Budget("params", 0.5)], ids=str)

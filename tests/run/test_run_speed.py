@@ -32,7 +32,7 @@ class MadeSpeed:
     """Latency from a formula; ``factor`` is given the number of the timing, for noise and drift."""
 
     def __init__(self, latency: Callable[[float], float], factor: Callable[[int], float] = lambda number: 1.0) -> None:
-        self.title, self.spent = "made", 0.0
+        self.title, self.spent, self.drift = "made", 0.0, 1.0
         self.latency, self.factor = latency, factor
         self.known: dict[str, Probe] = {}
         self.count = 0
