@@ -9,11 +9,14 @@ DEMO ?= demo
 
 setup: $(READY)
 
-# uv installs what pip would, several times faster; it comes from the same registry.
+# uv installs what pip would, several times faster; it comes from the same registry. TensorRT itself is not there, but the
+# stubs of its version 10 and the bindings of its version 11 are: types and tests read them, nothing imports them.
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
 	VIRTUAL_ENV=$(CURDIR)/$(VENV) $(BIN)/uv pip install --quiet --constraint constraints.txt --editable '.[compress,cpu,rtx,dev]'
+	VIRTUAL_ENV=$(CURDIR)/$(VENV) $(BIN)/uv pip install --quiet --constraint constraints.txt --no-deps --target $(VENV)/tensorrt-api \
+	  tensorrt-stubs tensorrt-cu13-bindings || echo "NVIDIA's API cannot be had here: the tests against it are left out"
 	touch $(READY)
 
 # The main job, small: every stage is real, the training is short.

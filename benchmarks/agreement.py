@@ -53,6 +53,7 @@ from edpct.errors import EdpctError, EngineError
 from edpct.progress import Progress
 from edpct.runtimes.artefact import sha256_of
 from edpct.runtimes.inventory import cpu_cores
+from edpct.runtimes.ports import Ports
 from edpct.runtimes.session import Options
 
 LIMIT = 0.03
@@ -203,7 +204,7 @@ def _setup(path: Path, threads: int, folder: Path) -> Setup:
         Image.fromarray(render_scene(seed, size.height, size.width).image).save(file, "JPEG", quality=95)
         images.append(file.getvalue())
     folder.mkdir()
-    for number, feed in enumerate(Frames(images, "image", size).feeds):
+    for number, feed in enumerate(Frames(images, Ports.plain(task)).feeds):
         np.save(folder / f"{number:02}.npy", feed["image"])
     return Setup(path.name, path, task, threads, tuple(images), folder)
 

@@ -18,7 +18,6 @@ the CPU's runtimes in place of the GPU's: that is how this file is tested, and i
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import json
 import re
 import sys
@@ -40,10 +39,11 @@ from edpct.data.layouts import open_dataset
 from edpct.data.samples import Dataset
 from edpct.data.sampling import sample_windows
 from edpct.errors import EdpctError, EngineError
-from edpct.export.build import BUILDERS, build_plan
+from edpct.export.build import build_plan
 from edpct.export.fp16 import convert_fp16
 from edpct.export.int8 import quantise_int8
 from edpct.export.parity import Parity, compare_logits, infer
+from edpct.export.targets import TARGETS
 from edpct.progress import Progress
 from edpct.recipe import BenchSettings
 from edpct.runtimes.gpu import probe_gpu
@@ -161,14 +161,14 @@ def _graph(job: Check, source: Path, precision: str) -> Path:
 def build_plans(job: Check, graphs: dict[str, Path]) -> dict[tuple[str, str], Path]:
     """Step 2: (name, runtime) to plan, for every TensorRT that is installed and can build here."""
     plans: dict[tuple[str, str], Path] = {}
-    for target, row in BUILDERS.items():
-        if importlib.util.find_spec(row.module) is None or (row.needs_gpu and job.device == "cpu"):
+    for target, row in TARGETS.items():
+        if not row.installed or row.preset or (row.needs_gpu and job.device == "cpu"):
             continue
         for name, graph in graphs.items():
             plan = job.work / f"{name.replace(' ', '-')}-{target}.plan"
-            step = f"plan of {name} by {row.name}"
+            step = f"plan of {name} by {row.builder}"
             if job.attempt(step, partial(build_plan, graph, plan, target, job.progress)) is not None:
-                plans[name, row.name] = plan
+                plans[name, row.builder] = plan
     return plans
 
 
@@ -211,13 +211,14 @@ def compare_all(job: Check, graphs: dict[str, Path], requests: Sequence[Request]
 
 def parity(job: Check, request: Request, reference: Path) -> Parity:
     """One row against the FP32 graph."""
-    preprocessing = card_of(request.path).task.preprocessing
-    feeds = [preprocessing.apply(image) for image in _images(job, preprocessing.height, preprocessing.width)]
+    task = card_of(request.path).task
+    size = task.preprocessing
+    feeds = [size.apply(image) for image in _images(job, size.height, size.width)]
     with (
         open_session(reference, "onnxruntime") as theirs,
         open_session(request.path, request.runtime, device=request.device, options=request.options) as ours,
     ):
-        return compare_logits(infer(theirs), infer(ours), feeds)
+        return compare_logits(infer(theirs), infer(ours), feeds, task)
 
 
 def _images(job: Check, height: int, width: int) -> list[Any]:

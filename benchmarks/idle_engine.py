@@ -12,8 +12,9 @@ from PIL import Image
 from edpct.bench.frames import Frames
 from edpct.bench.latency import take_turn
 from edpct.bench.report.schema import Scope
+from edpct.runtimes.ports import Ports
 from edpct.runtimes.session import Arrays, Session, TensorSpec, check_feeds
-from edpct.task import Preprocessing
+from edpct.task import ClassInfo, Preprocessing, Task
 
 
 @dataclass(frozen=True)
@@ -55,10 +56,11 @@ class Idle(Session):
 
 def harness_overhead(scope: Scope, seconds: float = 0.2, repeats: int = 5) -> Overhead:
     """Time an engine that does nothing with edpct's own loop; the median of some repeats."""
-    size = Preprocessing()
+    task = Task(classes=tuple(ClassInfo(name=name, colour=(0, 0, 0)) for name in ("one", "other")))
+    size = task.preprocessing
     file = BytesIO()
     Image.new("RGB", (size.width, size.height)).save(file, "PNG")
-    frames = Frames([file.getvalue()] * 8, "image", size)
+    frames = Frames([file.getvalue()] * 8, Ports.plain(task))
     walls, reported = [], []
     for _ in range(repeats):
         began = time.perf_counter()

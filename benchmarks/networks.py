@@ -236,7 +236,7 @@ def deploy(folder: str) -> None:
     if not off <= TOLERANCE:
         raise ExportError(f"The network that was loaded is off the one that was saved by {off:.2e} of the range.")
     export_onnx(checkpoint.model, checkpoint.card, home / PRUNED, ExportSettings(), Silent())
-    parity = check_parity(checkpoint.model, home / PRUNED, task.preprocessing, images, TOLERANCE)
+    parity = check_parity(checkpoint.model, home / PRUNED, task, images, TOLERANCE)
     found = {"loaded": float(off), "parity": parity.largest, "agreement": parity.agreement, "windows": parity.images}
     print(json.dumps({**found, "plan": planned(home)}))
 

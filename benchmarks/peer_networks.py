@@ -104,7 +104,7 @@ def prepare(
             partial = fp32.with_name(f"unchecked-{fp32.name}")
             export_onnx(model, card_for(peer, model, task), partial, ExportSettings(), progress)
             tolerance = ExportSettings().tolerance
-            check_parity(model, partial, task.preprocessing, images[:PARITY_IMAGES], tolerance)
+            check_parity(model, partial, task, images[:PARITY_IMAGES], tolerance)
             partial.replace(fp32)
         made.append(Engine(name, fp32, weights is not None))
         name = f"{peer.name} INT8"

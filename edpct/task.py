@@ -43,11 +43,16 @@ class Preprocessing(BaseModel):
             raise ValueError("std must be positive")
         return self
 
+    def affine(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Scale and shift per channel, (3,) each: the normalised value is ``x * scale - shift``."""
+        scale = 1.0 / (255.0 * np.asarray(self.std, np.float32))
+        shift = np.asarray(self.mean, np.float32) / np.asarray(self.std, np.float32)
+        return scale.astype(np.float32), shift.astype(np.float32)
+
     def apply(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Normalise images of shape (H, W, 3) or (B, H, W, 3), uint8 RGB, to (B, 3, H, W), float32, contiguous."""
         batch = images if images.ndim == 4 else images[None]
-        scale = 1.0 / (255.0 * np.asarray(self.std, np.float32))
-        shift = np.asarray(self.mean, np.float32) / np.asarray(self.std, np.float32)
+        scale, shift = self.affine()
         planes = np.empty((len(batch), 3, *batch.shape[1:3]), np.float32)
         for channel in range(3):  # plane by plane: several times as fast as one expression and a transpose
             plane = planes[:, channel]

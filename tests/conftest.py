@@ -59,6 +59,8 @@ batch = 2
 crop = 64
 [quantise]
 calibration_images = 4
+guard_images = 1
+max_miou_drop = 50
 [build]
 target = "rtx"
 [bench]

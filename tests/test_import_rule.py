@@ -21,7 +21,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("training",),  # a stage too, but its loop and its loss are what distillation is built of
     ("runtimes",),  # its torch row rebuilds a checkpoint
     ("data", "models"),
-    ("card", "recipe_file"),
+    ("card",),
     ("recipe",),
     ("task",),
     ("errors", "progress"),
@@ -34,7 +34,7 @@ HEAVY = {
     "torchvision",
 }  # fmt: skip
 # What a drone imports, as paths inside the package; the torch session is the workstation's.
-LIGHT = ("data/", "runtimes/", "bench/", "cli/", "recipe.py", "recipe_file.py",
+LIGHT = ("data/", "runtimes/", "bench/", "cli/", "recipe/",
          "task.py", "card.py", "errors.py", "progress.py",
          "run/folder.py", "run/plan.py", "run/__init__.py", "__init__.py")  # fmt: skip
 NOT_LIGHT = ("runtimes/torch_network.py",)

@@ -1,4 +1,4 @@
-"""What is fed while timing: windows of real images, encoded, and the same ones as normalised batches."""
+"""What is fed while timing: windows of real images, encoded, and the same ones as the engine takes them."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ from PIL import Image
 
 from edpct.data.samples import Dataset
 from edpct.data.sampling import sample_windows
+from edpct.runtimes.ports import Ports
 from edpct.runtimes.session import Arrays
-from edpct.task import Preprocessing, Task
+from edpct.task import Task
 
 TIMING_IMAGES = 8
 JPEG_QUALITY = 95
@@ -36,19 +37,19 @@ def _jpeg(image: NDArray[np.uint8]) -> bytes:
 
 
 class Frames:
-    """What is fed while timing: encoded images, and the same ones as normalised batches.
+    """What is fed while timing: encoded images, and the same ones as batches that the engine takes.
 
     Args:
         encoded: JPEG or PNG files at the engine's input size, as bytes.
+        ports: of the engine.
         batch: images an inference; the encoded ones are taken in order, round and round.
     """
 
-    def __init__(self, encoded: Sequence[bytes], name: str, preprocessing: Preprocessing, batch: int = 1) -> None:
-        self.name = name
-        self.preprocessing = preprocessing
+    def __init__(self, encoded: Sequence[bytes], ports: Ports, batch: int = 1) -> None:
+        self.ports = ports
         count = len(encoded)
         self.groups = [[encoded[(start + i) % count] for i in range(batch)] for start in range(0, count, batch)]
-        self.feeds: list[Arrays] = [{name: preprocessing.apply(decode(group))} for group in self.groups]
+        self.feeds: list[Arrays] = [ports.feed(decode(group)) for group in self.groups]
 
 
 def decode(group: Sequence[bytes]) -> NDArray[np.uint8]:

@@ -5,7 +5,8 @@ Runs in the engine's own process; who takes turns with whom is decided by :mod:`
 What the scopes include:
 
 - ``compute``: the engine alone, inputs and outputs where it wants them (on a GPU by CUDA events, in its memory);
-- ``transfer``: from normalised arrays in host memory to logits in host memory, copies to and from a GPU included;
+- ``transfer``: from what the engine takes in host memory to what it gives in host memory, copies to and from a GPU
+  included: normalised arrays and logits, or images and classes where normalisation and argmax are fused into the graph;
 - ``end_to_end``: from an encoded image in host memory to a map of classes: decode, preprocess, infer (with the
   upsampling, which is part of the graph), argmax.
 """
@@ -23,7 +24,6 @@ import numpy as np
 
 from edpct.bench.frames import Frames, decode
 from edpct.bench.report.schema import Scope
-from edpct.runtimes.labels import labels_of
 from edpct.runtimes.session import Session
 
 PHASES = ("decode", "preprocess", "infer", "argmax")
@@ -107,18 +107,18 @@ def _transfer(session: Session, frames: Frames, index: int, clock: Clock) -> flo
 
 
 def _end_to_end(session: Session, frames: Frames, seconds: float, least: int, clock: Clock) -> Turn:
-    out = session.outputs[0].name
+    ports = frames.ports
     phases: dict[str, list[float]] = {name: [] for name in PHASES}
 
     def once(index: int) -> float:
         marks = [clock()]
         images = decode(frames.groups[index % len(frames.groups)])
         marks.append(clock())
-        feed = {frames.name: frames.preprocessing.apply(images)}
+        feed = ports.feed(images)
         marks.append(clock())
-        logits = session.run(feed)[out]
+        answers = session.run(feed)
         marks.append(clock())
-        labels_of(logits)
+        ports.classes(answers)
         marks.append(clock())
         for name, start, stop in zip(PHASES, marks, marks[1:], strict=False):
             phases[name].append(1000 * (stop - start))

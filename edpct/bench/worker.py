@@ -21,7 +21,7 @@ from edpct.bench.scoring import Scores, score_windows
 from edpct.data.samples import Dataset
 from edpct.data.tiling import windows
 from edpct.errors import EdpctError, EngineError
-from edpct.runtimes.labels import check_session, predictor
+from edpct.runtimes.ports import ports_of, predictor
 from edpct.runtimes.session import Options, Session
 from edpct.runtimes.table import open_session
 from edpct.task import Task
@@ -71,16 +71,16 @@ class Worker:
         began = time.perf_counter()
         self._session = open_session(job.path, job.runtime, device=job.device, options=job.options)
         seconds = time.perf_counter() - began
-        check_session(self._session, job.task, job.path.name)
-        spec = self._session.inputs[0]
+        ports = ports_of(self._session, job.task, job.path.name)
+        spec = ports.image
         if spec.shape[0] not in (None, job.batch):
             raise EngineError(
                 f"{job.path.name} takes batches of {spec.shape[0]}, and {job.batch} was asked for.",
                 "Leave --batch out, or give a checkpoint, or an ONNX file exported with export.open_batch = true.",
             )
-        self._frames = Frames(job.images, spec.name, job.task.preprocessing, job.batch)
+        self._frames = Frames(job.images, ports, job.batch)
         self._lanes = [self._session] + [self._session.fork() for _ in range(job.options.streams - 1)]
-        return Opened(self._session.device, self._session.details, seconds, before)
+        return Opened(self._session.device, {**self._session.details, **ports.describe()}, seconds, before)
 
     def warm_up(self, limit: float) -> WarmUp:
         return warm_up(self._session, self._frames, limit)
@@ -99,8 +99,8 @@ class Worker:
         task = self._job.task
         size = task.preprocessing
         return score_windows(
-            predictor(self._session, task), windows(dataset, "val", size.height, size.width), task.num_classes,
-            task.ignore_index, lambda done: self._connection.send(("progress", done)),
+            predictor(self._session, task, self._job.path.name), windows(dataset, "val", size.height, size.width),
+            task.num_classes, task.ignore_index, lambda done: self._connection.send(("progress", done)),
         )  # fmt: skip
 
     def close(self) -> None:

@@ -58,7 +58,7 @@ def bench_command(
     from edpct.cli.screen import screen, show_table
     from edpct.data.layouts import open_dataset
     from edpct.recipe import BenchSettings, Section
-    from edpct.recipe_file import load_recipe
+    from edpct.recipe.file import load_recipe
 
     class Asked(Section):
         bench: BenchSettings = BenchSettings()

@@ -32,6 +32,8 @@ def compress_command(
     steps: int = typer.Option(None, "--steps", help="Distillation steps.  [default: 2000]"),
     lr: float = typer.Option(None, "--lr", help="Peak learning rate of distillation.  [default: 0.001]"),
     size: o.Size = None,
+    fuse_preprocess: o.FusePreprocess = None,
+    fuse_argmax: o.FuseArgmax = None,
     target: str = typer.Option(None, "--target", help="Plans for: auto, tensorrt, rtx or none.  [default: auto]"),
     threads: int = typer.Option(None, "--threads", help="CPU threads while measuring; 0: all cores.  [default: 0]"),
     seed: o.Seed = None,
@@ -43,7 +45,7 @@ def compress_command(
     from edpct.cli.packages import require_compress
     from edpct.cli.screen import screen, show_table
     from edpct.recipe import CompressRecipe
-    from edpct.recipe_file import load_recipe
+    from edpct.recipe.file import load_recipe
 
     flags = {
         **o.prune_flags(
@@ -52,6 +54,7 @@ def compress_command(
         ),
         "distil.steps": steps, "distil.lr": lr, "build.target": target, "seed": seed,
         "export.size": None if size is None else (size, size), "bench.threads": threads,
+        "fuse.preprocess": fuse_preprocess, "fuse.argmax": fuse_argmax,
     }  # fmt: skip
     settings = load_recipe(CompressRecipe, recipe, flags)
     named = o.folder_name(teacher, model)

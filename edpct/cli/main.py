@@ -12,7 +12,9 @@ from edpct.cli.compare import compare_command
 from edpct.cli.compress import compress_command
 from edpct.cli.data import data_app
 from edpct.cli.doctor import doctor_command
+from edpct.cli.export import export_command
 from edpct.cli.prune import prune_command
+from edpct.cli.quantise import quantise_command
 from edpct.cli.recipe import recipe_command
 from edpct.cli.sensitivity import sensitivity_command
 from edpct.cli.train import train_command
@@ -32,6 +34,8 @@ app.command("prune")(prune_command)
 app.command("sensitivity")(sensitivity_command)
 app.command("bench")(bench_command)
 app.command("compare")(compare_command)
+app.command("export")(export_command)
+app.command("quantise")(quantise_command)
 app.command("build")(build_command)
 app.command("doctor")(doctor_command)
 app.command("recipe")(recipe_command)

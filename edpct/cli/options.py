@@ -61,6 +61,20 @@ LeaveOut = Annotated[
 Spare = Annotated[
     Path | None, typer.Option("--spare", help="File of edpct sensitivity: layers keep the width that they need.")
 ]
+FusePreprocess = Annotated[
+    bool | None,
+    typer.Option(
+        "--fuse-preprocess/--no-fuse-preprocess", help="Normalise in the graph: uint8 images (B, H, W, 3) in."
+    ),
+]
+FuseArgmax = Annotated[
+    str | None,
+    typer.Option(
+        "--fuse-argmax",
+        help="Argmax in the graph: uint8 classes out, of logits at full size, at half of it, or at the head's own "
+        "(full, half, head, off).",
+    ),
+]
 Seed = Annotated[int | None, typer.Option("--seed", help="Of crops, calibration and timing images.  [default: 0]")]
 
 

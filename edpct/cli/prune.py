@@ -40,7 +40,7 @@ def prune_command(
     from edpct.cli.packages import require_compress
     from edpct.cli.screen import screen, show_table
     from edpct.recipe import CompressRecipe
-    from edpct.recipe_file import load_recipe
+    from edpct.recipe.file import load_recipe
 
     flags = {
         **o.prune_flags(

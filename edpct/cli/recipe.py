@@ -9,7 +9,7 @@ def recipe_command(kind: str = typer.Argument("compress", help="compress or trai
     """Print the settings of a run with their defaults, as TOML to be edited."""
     from edpct.errors import RecipeError
     from edpct.recipe import CompressRecipe, Section, TrainRecipe
-    from edpct.recipe_file import recipe_toml
+    from edpct.recipe.file import recipe_toml
 
     kinds: dict[str, type[Section]] = {"compress": CompressRecipe, "train": TrainRecipe}
     if kind not in kinds:

@@ -28,7 +28,7 @@ def sensitivity_command(
     from edpct.cli.packages import require_compress
     from edpct.cli.screen import screen, show_table
     from edpct.recipe import CompressRecipe
-    from edpct.recipe_file import load_recipe
+    from edpct.recipe.file import load_recipe
 
     flags = {"prune.criterion": criterion, "prune.images": images, "prune.leave_out": tuple(leave_out), "seed": seed}
     settings = load_recipe(CompressRecipe, None, flags)

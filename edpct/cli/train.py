@@ -25,7 +25,7 @@ def train_command(
     from edpct.cli.screen import screen, show_table
     from edpct.data.layouts import open_dataset
     from edpct.recipe import TrainRecipe
-    from edpct.recipe_file import load_recipe
+    from edpct.recipe.file import load_recipe
 
     flags = {
         "preset": preset, "seed": seed, "train.steps": steps, "train.batch": batch, "train.crop": crop, "train.lr": lr,

@@ -1,44 +1,23 @@
-"""ONNX to a TensorRT plan. One builder for TensorRT 10, 11 and TensorRT for RTX, which share their Python API.
-
-Networks are strongly typed: precision is what the graph says (TensorRT 11 knows nothing else, TensorRT 10 is asked for
-it). TensorRT for RTX builds without a GPU; it must not be given a timing cache, which would make it ask for one.
-"""
+"""ONNX to a TensorRT plan with a sidecar that says what it is."""
 
 from __future__ import annotations
 
 import importlib
-import importlib.util
 import shlex
-from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any, Literal
 
 from edpct.card import Card
 from edpct.errors import BuildError, MissingPackageError
+from edpct.export.targets import TARGETS, TargetRow, check_gpu, options_for
+from edpct.export.tensorrt_builder import Built, build
 from edpct.progress import Progress
+from edpct.recipe import BuildOptions, Target
 from edpct.runtimes.artefact import read_card, sha256_of
 from edpct.runtimes.gpu import probe_gpu
-from edpct.runtimes.sidecar import Builder, Sidecar, TensorInfo, write_sidecar
+from edpct.runtimes.sidecar import Sidecar, write_sidecar
 
-Target = Literal["tensorrt", "rtx"]
-LARGEST_BATCH = 16
-
-
-@dataclass(frozen=True)
-class BuilderRow:
-    """One TensorRT: its Python module, the extra that brings it, whether building needs a GPU."""
-
-    name: Builder
-    module: str
-    extra: str
-    needs_gpu: bool
-
-
-BUILDERS: dict[Target, BuilderRow] = {
-    "tensorrt": BuilderRow("tensorrt", "tensorrt", "tensorrt", needs_gpu=True),
-    "rtx": BuilderRow("tensorrt-rtx", "tensorrt_rtx", "rtx", needs_gpu=False),
-}
+DEFAULT = BuildOptions()
 
 
 def choose_target(progress: Progress) -> Target | None:
@@ -51,86 +30,32 @@ def choose_target(progress: Progress) -> Target | None:
     return None
 
 
-def build_plan(source: Path, plan: Path, target: Target, progress: Progress) -> Sidecar:
+def build_plan(
+    source: Path, plan: Path, target: Target, progress: Progress, options: BuildOptions = DEFAULT
+) -> Sidecar:
     """Build a plan of an ONNX file and write its sidecar beside it.
 
     Raises:
         MissingPackageError: that TensorRT is not installed.
-        BuildError: a GPU is needed and there is none, the file carries no card, or TensorRT refuses the graph; the
-            message names the node.
+        BuildError: the target has not an option that was given, its GPU is not here, the file carries no card, or
+            TensorRT refuses the graph; the message names the node.
         EngineError: the ONNX file is damaged.
     """
-    row = BUILDERS[target]
+    row, options = TARGETS[target], options_for(target, options)
     card = read_card(source)
     if card is None:
         raise BuildError(f"{source.name} does not say what it is (no edpct metadata).", "Export it with edpct.")
     if not _installed(target):
-        raise MissingPackageError(row.module, f"building a plan for {row.name}", row.extra)
-    if row.needs_gpu and not probe_gpu().available:
-        raise BuildError(
-            f"TensorRT builds on the GPU it builds for, and this machine has none ({probe_gpu().reason}).",
-            "Build there, or build for RTX GPUs here with: --target rtx",
-        )
+        raise MissingPackageError(row.module, f"building a plan for {row.title}", row.extra)
+    check_gpu(target, probe_gpu())
     trt = importlib.import_module(row.module)
-    with progress.task(f"Building {plan.name}", 1) as update:
-        content, inputs, outputs = _serialize(trt, source)
-        _write(plan, content)
-        update(1, f"{len(content) / 1e6:.1f} MB")
-    sidecar = _describe(card, row, str(trt.__version__), source, plan, inputs, outputs, target)
+    with progress.task(f"Building {plan.name}", 100) as update:
+        built = build(trt, source, options, lambda phase, done, steps: update(min(100 * done // steps, 99), phase))
+        _write(plan, built.content)
+        update(100, f"{len(built.content) / 1e6:.1f} MB")
+    sidecar = _describe(card, row, str(trt.__version__), source, plan, built, target, options)
     write_sidecar(plan, sidecar)
     return sidecar
-
-
-def _serialize(trt: Any, source: Path) -> tuple[bytes, tuple[TensorInfo, ...], tuple[TensorInfo, ...]]:
-    """Parse and build; the plan's bytes and what goes in and out."""
-    log = _collecting_logger(trt)
-    builder = trt.Builder(log)
-    network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
-    parser = trt.OnnxParser(network, log)
-    if not parser.parse(source.read_bytes()):
-        error = parser.get_error(0)
-        node = f" at the node '{error.node_name()}'" if error.node_name() else ""
-        raise BuildError(f"TensorRT cannot read {source.name}{node}: {error.desc().strip()}")
-    config = builder.create_builder_config()
-    _open_batches(builder, network, config)
-    plan = builder.build_serialized_network(network, config)
-    if plan is None:
-        reason = log.messages[-1] if log.messages else "no reason given"
-        raise BuildError(f"TensorRT cannot build {source.name}: {reason}")
-    inputs = tuple(_info(trt, network.get_input(i)) for i in range(network.num_inputs))
-    outputs = tuple(_info(trt, network.get_output(i)) for i in range(network.num_outputs))
-    return bytes(plan), inputs, outputs
-
-
-def _open_batches(builder: Any, network: Any, config: Any) -> None:
-    """Where the batch axis is open, let the plan take 1 to :data:`LARGEST_BATCH` images, at its best with one."""
-    shape = tuple(network.get_input(0).shape)
-    if shape[0] >= 0:
-        return
-    profile = builder.create_optimization_profile()
-    one, most = (1, *shape[1:]), (LARGEST_BATCH, *shape[1:])
-    profile.set_shape(network.get_input(0).name, one, one, most)
-    config.add_optimization_profile(profile)
-
-
-def _collecting_logger(trt: Any) -> Any:
-    """A logger that keeps errors for our message instead of printing them."""
-
-    class Collector(trt.ILogger):  # type: ignore[misc]
-        def __init__(self) -> None:
-            trt.ILogger.__init__(self)
-            self.messages: list[str] = []
-
-        def log(self, severity: Any, message: str) -> None:
-            if severity <= trt.ILogger.Severity.ERROR:
-                self.messages.append(message.strip())
-
-    return Collector()
-
-
-def _info(trt: Any, tensor: Any) -> TensorInfo:
-    shape = tuple(None if size < 0 else int(size) for size in tensor.shape)
-    return TensorInfo(name=tensor.name, dtype=str(trt.nptype(tensor.dtype).__name__), shape=shape)
 
 
 def _write(plan: Path, content: bytes) -> None:
@@ -147,30 +72,71 @@ def _write(plan: Path, content: bytes) -> None:
 
 def _describe(
     card: Card,
-    row: BuilderRow,
+    row: TargetRow,
     version: str,
     source: Path,
     plan: Path,
-    inputs: tuple[TensorInfo, ...],
-    outputs: tuple[TensorInfo, ...],
+    built: Built,
     target: Target,
+    options: BuildOptions,
 ) -> Sidecar:
-    gpu = probe_gpu()
-    capabilities = tuple(sorted({d.compute_capability for d in gpu.devices})) if row.needs_gpu else ()
+    capabilities = tuple(sorted({d.compute_capability for d in probe_gpu().devices})) if row.needs_gpu else ()
     return Sidecar(
         card=card,
-        builder=row.name,
+        builder=row.builder,
         builder_version=version,
         precision=card.precision,
-        inputs=inputs,
-        outputs=outputs,
+        inputs=built.inputs,
+        outputs=built.outputs,
         onnx_sha256=sha256_of(source),
         plan_sha256=sha256_of(plan),
         compute_capabilities=capabilities,
         created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        command=shlex.join(["edpct", "build", "--onnx", source.name, "--target", target]),
+        command=shlex.join(["edpct", "build", "--onnx", source.name, "--target", target, *flags_of(options)]),
+        trtexec=shlex.join([*_TRTEXEC[row.builder], *trtexec_flags(source, plan, built, options)]),
+        layers=built.layers,
+        version_compatible=options.version_compatible,
+        hardware_compatible=options.hardware_compatible,
     )
 
 
+def flags_of(options: BuildOptions) -> list[str]:
+    """The flags of ``edpct build`` that give these options."""
+    flags: list[str] = []
+    for name, info in BuildOptions.model_fields.items():
+        value = getattr(options, name)
+        if value == info.default:
+            continue
+        flags.append("--" + name.replace("_", "-"))
+        if name == "batch":
+            flags.append(",".join(map(str, value)))
+        elif value is not True:
+            flags.append(value.name if isinstance(value, Path) else str(value))
+    return flags
+
+
+_TRTEXEC = {"tensorrt": ["trtexec", "--stronglyTyped"], "tensorrt-rtx": ["tensorrt_rtx"]}
+_HARDWARE = {"ampere+": "ampere+", "same-capability": "sameComputeCapability"}
+
+
+def trtexec_flags(source: Path, plan: Path, built: Built, options: BuildOptions) -> list[str]:
+    """What TensorRT's own command is told to build the same (developer guide, "trtexec")."""
+    flags = [f"--onnx={source.name}", f"--saveEngine={plan.name}"]
+    image = built.inputs[0]
+    if image.shape[0] is None:
+        for kind, batch in zip(("min", "opt", "max"), options.batch, strict=True):
+            flags.append(f"--{kind}Shapes={image.name}:{'x'.join(map(str, (batch, *image.shape[1:])))}")
+    workspace = options.workspace
+    flags += [f"--memPoolSize=workspace:{workspace}"] if workspace else []
+    flags += ["--maxAuxStreams=0"] if options.low_memory else []
+    flags += [f"--builderOptimizationLevel={options.level}"] if options.level is not None else []
+    flags += [f"--timingCacheFile={options.timing_cache.name}"] if options.timing_cache else []
+    flags += ["--versionCompatible"] if options.version_compatible else []
+    if options.hardware_compatible != "off":
+        flags.append(f"--hardwareCompatibilityLevel={_HARDWARE[options.hardware_compatible]}")
+    flags += [f"--useDLACore={options.dla}", "--allowGPUFallback"] if options.dla is not None else []
+    return [*flags, "--skipInference"]
+
+
 def _installed(target: Target) -> bool:
-    return importlib.util.find_spec(BUILDERS[target].module) is not None
+    return TARGETS[target].installed

@@ -21,11 +21,14 @@ from edpct.errors import QuantisationError
 from edpct.export.onnx_export import INPUT, write_onnx
 
 
-def quantise_int8(source: Path, target: Path, card: Card, images: Sequence[NDArray[np.uint8]]) -> None:
+def quantise_int8(
+    source: Path, target: Path, card: Card, images: Sequence[NDArray[np.uint8]], leave: Sequence[str] = ()
+) -> None:
     """Write the INT8 version of an FP32 ONNX file.
 
     Args:
         images: calibration images (H, W, 3), uint8, at the card's input size; from the train split, never from val.
+        leave: names of nodes that stay in FP32.
 
     Raises:
         QuantisationError: no calibration images, or NNCF cannot quantise the graph.
@@ -49,6 +52,7 @@ def quantise_int8(source: Path, target: Path, card: Card, images: Sequence[NDArr
                 model_type=nncf.ModelType.TRANSFORMER,
                 subset_size=len(images),
                 fast_bias_correction=True,
+                ignored_scope=nncf.IgnoredScope(names=list(leave)) if leave else None,
             )
     except (RuntimeError, ValueError, nncf.ValidationError, nncf.UnsupportedModelError) as error:
         raise QuantisationError(f"NNCF cannot quantise {source.name}: {str(error).splitlines()[0]}") from error
@@ -80,24 +84,3 @@ def make_signed(graph: onnx.ModelProto) -> None:
     for value in graph.graph.value_info:  # codes, also where they pass a Reshape or Transpose before they are read
         if value.type.tensor_type.elem_type == onnx.TensorProto.UINT8:
             value.type.tensor_type.elem_type = onnx.TensorProto.INT8
-
-
-def quantised_share(path: Path) -> float:
-    """Share (0..1) of the operators with constant weights whose weight comes from a DequantizeLinear."""
-    graph = onnx.load(path).graph
-    made_by = {output: node for node in graph.node for output in node.output}
-    constants = {tensor.name for tensor in graph.initializer}
-    total = quantised = 0
-    for node in graph.node:
-        if node.op_type not in ("Conv", "MatMul", "Gemm"):
-            continue
-        weight = node.input[1]
-        producer = made_by.get(weight)
-        while producer is not None and producer.op_type in ("Transpose", "Reshape"):
-            producer = made_by.get(producer.input[0])
-        if weight in constants:
-            total += 1
-        elif producer is not None and producer.op_type == "DequantizeLinear":
-            total += 1
-            quantised += 1
-    return quantised / total if total else 0.0

@@ -9,17 +9,13 @@ from typing import Any
 from edpct.bench.report.page import html_page
 from edpct.bench.report.schema import Report, StageReport
 from edpct.bench.report.tables import markdown
-from edpct.bench.requests import check_classes
-from edpct.card import Card
-from edpct.data.layouts import open_dataset, open_source
-from edpct.data.samples import Dataset
-from edpct.errors import DataError
 from edpct.models.checkpoint import load_checkpoint
 from edpct.progress import Progress
 from edpct.recipe import CompressRecipe
+from edpct.run.datasets import dataset_of
 from edpct.run.folder import Committed, RunFolder, full_disk_explained
 from edpct.run.plan import run_stages
-from edpct.run.stages import PLANS, WEIGHTS, compression_stages
+from edpct.run.stages import QUANTISED, WEIGHTS, compression_stages
 
 
 @dataclass(frozen=True)
@@ -64,26 +60,6 @@ def compress(
         return _publish(folder, done, recipe)
 
 
-def dataset_of(card: Card, data: Path | None, layout: str | None, teacher: Path) -> Dataset:
-    """The dataset in a folder, or the one that the card of ``teacher`` names.
-
-    Raises:
-        DataError: there is none, it has other classes, or a split of it is empty.
-    """
-    if data is not None:
-        dataset = open_dataset(data, layout)
-    elif card.data is None:
-        raise DataError(f"{teacher} does not say where its training data lay.", "Give it with --data DIR.")
-    elif not Path(card.data.directory).is_dir():
-        raise DataError(f"The data of {teacher} no longer lies in {card.data.directory}.", "Give it with --data DIR.")
-    else:
-        dataset = open_source(card.data)
-    check_classes(card.task, dataset, teacher)
-    dataset.split("train")
-    dataset.split("val")
-    return dataset
-
-
 def _publish(folder: RunFolder, done: dict[str, Committed], recipe: CompressRecipe) -> Compressed:
     """Copy what a user wants to the top of the run folder, and write the page over it."""
     wanted = {
@@ -92,11 +68,14 @@ def _publish(folder: RunFolder, done: dict[str, Committed], recipe: CompressReci
         **{name: ("quantise", name) for name in ("student-fp16.onnx", "student-int8.onnx")},
         "pictures.png": ("pictures", "pictures.png"),
     }
-    for name in [f"{stem}{suffix}" for stem in PLANS for suffix in (".plan", ".plan.json")]:
-        if name.removesuffix(".json") in done["build"].facts["plans"]:
-            wanted[name] = ("build", name)
-        else:  # a plan of an earlier run would not belong to the files beside it
-            (folder.root / name).unlink(missing_ok=True)
+    made = {"fuse": done["fuse"].facts["fused"], "build": done["build"].facts["plans"]}
+    for stem in (*QUANTISED, *(f"{stem}-fused" for stem in QUANTISED)):
+        for stage, suffix in (("fuse", ".onnx"), ("build", ".plan"), ("build", ".plan.json")):
+            name = f"{stem}{suffix}"
+            if name.removesuffix(".json") in made[stage]:
+                wanted[name] = (stage, name)
+            elif name not in wanted:  # that of an earlier run would not belong to the files beside it
+                (folder.root / name).unlink(missing_ok=True)
     files = {name: folder.publish(done[stage].directory / source, name) for name, (stage, source) in wanted.items()}
     stages = tuple(
         StageReport(name=name, seconds=stage.seconds, facts=_summary(name, stage)) for name, stage in done.items()
@@ -131,7 +110,8 @@ def _summary(name: str, stage: Committed) -> dict[str, Any]:
         ),
         "distil": ("measures",),
         "export": ("parity",),
-        "quantise": ("calibration_images", "int8_weights"),
+        "quantise": ("calibration_images", "int8_macs", "guarded"),
+        "fuse": ("fused",),
         "build": ("plans", "target"),
     }
     return {key: stage.facts[key] for key in keep.get(name, ()) if key in stage.facts}

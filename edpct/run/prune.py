@@ -14,7 +14,7 @@ from edpct.models.checkpoint import load_checkpoint, save_checkpoint
 from edpct.progress import Progress
 from edpct.pruning.widths import LayerWidth, widths_of_paths
 from edpct.recipe import CompressRecipe
-from edpct.run.compress import dataset_of
+from edpct.run.datasets import dataset_of
 from edpct.run.folder import RunFolder, full_disk_explained
 from edpct.run.plan import Desk, Stage, run_stages
 from edpct.run.pruning import Pruning

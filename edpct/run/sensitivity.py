@@ -27,7 +27,7 @@ from edpct.pruning.sensitivity import (
     scored_on,
 )
 from edpct.recipe import PruneSettings
-from edpct.run.compress import dataset_of
+from edpct.run.datasets import dataset_of
 from edpct.run.pruning import labelled_batches
 from edpct.run.sensitivity_page import sensitivity_html, sensitivity_markdown
 from edpct.runtimes.artefact import sha256_of

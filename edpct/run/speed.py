@@ -10,27 +10,26 @@ import time
 from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
 from edpct.bench.journal import Journal
-from edpct.bench.measure import bench
+from edpct.bench.pace import compare_pace
 from edpct.bench.report.make import machine_report, versions
 from edpct.bench.requests import Request
 from edpct.card import Card
 from edpct.data.samples import Dataset
-from edpct.errors import EngineError, RecipeError
-from edpct.export.build import Target, build_plan
+from edpct.errors import RecipeError
+from edpct.export.build import build_plan
 from edpct.export.fp16 import convert_fp16
 from edpct.export.int8 import quantise_int8
 from edpct.export.onnx_export import export_onnx
 from edpct.progress import Progress, Silent
 from edpct.pruning.plan import Plan
 from edpct.pruning.prune import Pruned
-from edpct.recipe import BenchSettings, ExportSettings, PruneSettings
+from edpct.recipe import BenchSettings, ExportSettings, PruneSettings, Target
 from edpct.runtimes.gpu import require_gpu
 from edpct.runtimes.session import Options
 from edpct.runtimes.table import RUNTIMES
@@ -38,8 +37,7 @@ from edpct.runtimes.table import RUNTIMES
 JOURNAL = "probes.jsonl"
 CALIBRATION_IMAGES = 8  # speed does not depend on the scales
 DRIFT = 0.05  # between two timings: the machine changed meanwhile, and the later one counts
-FIRST, AGAIN = 0.5, 1.5  # of the bench's seconds
-FIRST_RUNS, FIRST_ROUNDS = 9, 3
+FIRST, AGAIN = 0.75, 2.0  # of the bench's seconds
 # Runtimes that open plans, and what these are built for.
 PLANS: dict[str, Target] = {"tensorrt": "tensorrt", "tensorrt-rtx": "rtx"}
 
@@ -51,8 +49,8 @@ class Probe:
     Attributes:
         key: of its widths.
         macs: share (0..1) of the unpruned network's.
-        fps: images a second, batch 1, scope ``transfer``, by the median latency, at the pace that the machine had when
-            the first network was timed; times :attr:`EngineSpeed.drift`, at its usual pace.
+        fps: images a second, batch 1, scope ``transfer``, at the pace that the machine had when the first network was
+            timed; times :attr:`EngineSpeed.drift`, at its usual pace.
         interval: 95 % confidence interval of ``fps``.
         runs: inferences behind it.
         timings: how often it was timed.
@@ -108,7 +106,7 @@ class EngineSpeed:
     """The speed of engines that are really built; what was timed stays in ``probes.jsonl``, so that a search goes on.
 
     A machine that others use, or that grows hot, changes its pace within minutes, by more than two candidates differ.
-    So the first network (the unpruned one) is timed in turns with every other: it sets the pace.
+    So the first network (the unpruned one) is timed in turns with every other, and the ratio counts: it sets the pace.
 
     Args:
         card: of the unpruned network, at the size to export.
@@ -215,33 +213,22 @@ class EngineSpeed:
             requests.append(Request(key, path, self._runtime, self._device or "", options=self._options))
             built[key] = time.monotonic() - began
             began = time.monotonic()
-        measured = bench(requests, self._dataset, self._settings(first), Silent(), accuracy=False)
-        if measured.failures:
-            raise EngineError(measured.failures[0].reason)
+        seconds = self._timing.seconds * (FIRST if first else AGAIN)
+        paces = compare_pace(requests, self._dataset, seconds, self._timing.warm_up)
         share = (time.monotonic() - began) / len(asked)
-        latencies = {
-            request.name: row.latency["transfer"] for request, row in zip(requests, measured.rows, strict=True)
-        }
-        pace = latencies[leader].fps
+        found = {request.name: pace for request, pace in zip(requests, paces, strict=True)}
+        at_first = self._paces[0] if self._paces else found[leader].fps
         for key, pruned in asked.items():
-            found, macs, own = latencies[key], pruned.macs / pruned.teacher_macs, built[key] + share
-            at_first = (self._paces[0] if self._paces else pace) / pace
-            interval = (at_first * 1000 / found.interval[1], at_first * 1000 / found.interval[0])
-            probe = Probe(key, macs, at_first * found.fps, interval, found.runs, seconds=own)
-            self._add(probe, pace)
-            self._journal.add("timing", probe=asdict(probe), pace=pace)
+            own, macs = found[key], pruned.macs / pruned.teacher_macs
+            interval = (at_first * own.interval[0], at_first * own.interval[1])
+            probe = Probe(key, macs, at_first * own.ratio, interval, own.runs, seconds=built[key] + share)
+            self._add(probe, found[leader].fps)
+            self._journal.add("timing", probe=asdict(probe), pace=found[leader].fps)
 
     def _add(self, probe: Probe, pace: float) -> None:
         self._paces.append(pace)
         known = self._known.get(probe.key)
         self._known[probe.key] = known.joined(probe) if known is not None else probe
-
-    def _settings(self, first: bool) -> BenchSettings:
-        asked = self._timing
-        changes: dict[str, Any] = {"seconds": asked.seconds * (FIRST if first else AGAIN), "streams": 1}
-        if first:
-            changes |= {"runs": min(asked.runs, FIRST_RUNS), "rounds": min(asked.rounds, FIRST_ROUNDS)}
-        return asked.model_copy(update=changes)
 
     def _engine(self, key: str, model: nn.Module) -> Path:
         """The built engine; files get their names when they are whole, so one of an earlier sitting is taken."""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import onnx
 import torch
 
 from edpct.bench.measure import bench
@@ -15,11 +17,11 @@ from edpct.bench.report.pictures import Shown, picture_sheet
 from edpct.bench.requests import Request, card_of
 from edpct.card import Card
 from edpct.data.samples import Dataset
-from edpct.data.sampling import sample_windows
+from edpct.data.sampling import sample_labelled
 from edpct.distillation.learner import DistilLearner
 from edpct.export.build import build_plan, choose_target
-from edpct.export.fp16 import convert_fp16
-from edpct.export.int8 import quantise_int8, quantised_share
+from edpct.export.fuse import fuse
+from edpct.export.layers import int8_share, layers_of
 from edpct.export.onnx_export import export_onnx
 from edpct.export.parity import check_parity
 from edpct.models.architecture import count_macs, count_parameters
@@ -28,13 +30,14 @@ from edpct.pruning.sensitivity import load_sensitivity
 from edpct.recipe import CompressRecipe
 from edpct.run.plan import Desk, Stage
 from edpct.run.pruning import Pruning
+from edpct.run.quantise import write_fp16, write_int8
 from edpct.run.speed import parse_target
 from edpct.runtimes.artefact import sha256_of
 from edpct.runtimes.session import Options
 from edpct.training.loop import Training
 
 WEIGHTS = "weights.safetensors"
-PARITY_IMAGES = 4
+PARITY_IMAGES = 8
 # Rows of the final table: title, ONNX file, and the stage it comes from.
 ENGINES = (
     ("teacher", "teacher.onnx", "export"),
@@ -43,7 +46,8 @@ ENGINES = (
     ("FP16", "student-fp16.onnx", "quantise"),
     ("INT8", "student-int8.onnx", "quantise"),
 )
-PLANS = ("student-fp16", "student-int8")
+FUSED = ("INT8, fused", "student-int8-fused.onnx", "fuse")  # one more, where something is fused
+QUANTISED = ("student-fp16", "student-int8")
 
 
 def compression_stages(teacher: Path, card: Card, dataset: Dataset, recipe: CompressRecipe) -> list[Stage]:
@@ -74,18 +78,22 @@ def compression_stages(teacher: Path, card: Card, dataset: Dataset, recipe: Comp
         ),
         Stage(
             "export", ("teacher", "prune", "distil"), {**settings["export"], **common}, onnx_versions,
-            partial(_export, recipe, dataset),
+            partial(_export, recipe, dataset), format=2,
         ),
         Stage(
             "quantise", ("export",), {**settings["quantise"], **common}, ("onnx", "onnxruntime", "nncf"),
-            partial(_quantise, recipe, dataset), format=3,
+            partial(_quantise, recipe, dataset), format=4,
         ),
         Stage(
-            "build", ("quantise",), settings["build"], ("tensorrt", "tensorrt-rtx"), partial(_build, recipe)
+            "fuse", ("quantise",), settings["fuse"], ("onnx",), partial(_fuse, recipe)
         ),
         Stage(
-            "bench", ("export", "quantise"), {**settings["bench"], **common}, ("onnxruntime", "openvino"),
-            partial(_bench, recipe, dataset), format=4,
+            "build", ("quantise", "fuse"), settings["build"], ("tensorrt", "tensorrt-rtx"), partial(_build, recipe),
+            format=2,
+        ),
+        Stage(
+            "bench", ("export", "quantise", "fuse"), {**settings["bench"], **common}, ("onnxruntime", "openvino"),
+            partial(_bench, recipe, dataset), format=5,
         ),
         Stage(
             "pictures", ("export", "quantise"), common, ("onnxruntime", "pillow"), partial(_pictures, dataset),
@@ -173,7 +181,8 @@ def _student_name(teacher: str) -> str:
 def _export(recipe: CompressRecipe, dataset: Dataset, desk: Desk) -> dict[str, Any]:
     facts = {}
     size = load_checkpoint(desk.file("teacher", WEIGHTS)).card.task.preprocessing
-    images = sample_windows(dataset, "val", PARITY_IMAGES, size.height, size.width, recipe.seed)
+    shown = sample_labelled(dataset, "val", PARITY_IMAGES, size.height, size.width, recipe.seed)
+    images, truth = [window.image for window in shown], [window.labels for window in shown]
     names = {"teacher": "teacher.onnx", "prune": "pruned.onnx", "distil": "student.onnx"}
     with desk.progress.task("Exporting", len(names)) as update:
         for done, (stage, name) in enumerate(names.items(), 1):
@@ -181,7 +190,8 @@ def _export(recipe: CompressRecipe, dataset: Dataset, desk: Desk) -> dict[str, A
             path = desk.workspace / name
             if not path.exists():  # an interrupted attempt left it; files get their names when they are whole
                 export_onnx(checkpoint.model, checkpoint.card, path, recipe.export, desk.progress)
-            parity = check_parity(checkpoint.model, path, size, images, recipe.export.tolerance)
+            task = checkpoint.card.task
+            parity = check_parity(checkpoint.model, path, task, images, recipe.export.tolerance, truth)
             facts[name] = asdict(parity)
             update(done, f"{name}: largest difference {parity.largest:.0e} of the logits' range")
     return {"parity": facts}
@@ -190,17 +200,25 @@ def _export(recipe: CompressRecipe, dataset: Dataset, desk: Desk) -> dict[str, A
 def _quantise(recipe: CompressRecipe, dataset: Dataset, desk: Desk) -> dict[str, Any]:
     source = desk.file("export", "student.onnx")
     card = card_of(source)
-    size = card.task.preprocessing
-    count = recipe.quantise.calibration_images
-    images = sample_windows(dataset, "train", count, size.height, size.width, recipe.seed)
-    int8 = desk.workspace / "student-int8.onnx"
-    with desk.progress.task("Quantising", 2) as update:
-        convert_fp16(source, desk.workspace / "student-fp16.onnx", card)
-        update(1, "FP16")
-        if not int8.exists():
-            quantise_int8(source, int8, card, images)
-        update(2, f"INT8, {len(images)} calibration images")
-    return {"calibration_images": len(images), "int8_weights": quantised_share(int8)}
+    int8, facts = desk.workspace / "student-int8.onnx", desk.workspace / "guarded.json"
+    write_fp16(source, desk.workspace / "student-fp16.onnx", card, dataset, recipe.seed)
+    if not facts.exists():  # an interrupted attempt left it, written after the graph
+        guarded = write_int8(source, int8, card, dataset, recipe.quantise, recipe.seed, desk.progress)
+        facts.write_text(json.dumps(asdict(guarded) if guarded is not None else None), encoding="utf-8")
+    return {
+        "calibration_images": recipe.quantise.calibration_images,
+        "int8_macs": int8_share(layers_of(onnx.load(int8))),
+        "guarded": json.loads(facts.read_text(encoding="utf-8")),
+    }
+
+
+def _fuse(recipe: CompressRecipe, desk: Desk) -> dict[str, Any]:
+    if not recipe.fuse.anything:
+        return {"fused": []}
+    for name in QUANTISED:
+        source = desk.file("quantise", f"{name}.onnx")
+        fuse(source, desk.workspace / f"{name}-fused.onnx", card_of(source), recipe.fuse)
+    return {"fused": [f"{name}-fused.onnx" for name in QUANTISED]}
 
 
 def _build(recipe: CompressRecipe, desk: Desk) -> dict[str, Any]:
@@ -208,16 +226,20 @@ def _build(recipe: CompressRecipe, desk: Desk) -> dict[str, Any]:
     chosen = choose_target(desk.progress) if target == "auto" else target
     if chosen is None or chosen == "none":
         return {"plans": []}
-    for name in PLANS:
-        build_plan(desk.file("quantise", f"{name}.onnx"), desk.workspace / f"{name}.plan", chosen, desk.progress)
-    return {"plans": [f"{name}.plan" for name in PLANS], "target": chosen}
+    sources = [desk.file("quantise", f"{name}.onnx") for name in QUANTISED]
+    if recipe.fuse.anything:
+        sources += [desk.file("fuse", f"{name}-fused.onnx") for name in QUANTISED]
+    plans = [f"{source.stem}.plan" for source in sources]
+    for source, plan in zip(sources, plans, strict=True):
+        build_plan(source, desk.workspace / plan, chosen, desk.progress, recipe.build)
+    return {"plans": plans, "target": chosen}
 
 
 def _bench(recipe: CompressRecipe, dataset: Dataset, desk: Desk) -> dict[str, Any]:
     load = load_average()
     requests = [
         Request(title, desk.file(stage, name), runtime, batch=batch, options=Options(threads=recipe.bench.threads))
-        for title, name, stage in ENGINES
+        for title, name, stage in (*ENGINES, *([FUSED] if recipe.fuse.anything else []))
         for runtime in recipe.bench.runtimes
         for batch in recipe.bench.batch
     ]

@@ -20,6 +20,7 @@ from edpct.card import Card, Precision
 from edpct.errors import EngineError
 
 Builder = Literal["tensorrt", "tensorrt-rtx"]
+AMPERE = (8, 0)  # compute capability
 
 
 class TensorInfo(BaseModel):
@@ -46,6 +47,10 @@ class Sidecar(BaseModel):
         os: operating system as :func:`platform.system` names it, in lower case.
         created: ISO 8601.
         command: the command that builds it again.
+        trtexec: TensorRT's own command that builds the same.
+        layers: precision of each convolution and matrix product, by its name in the graph.
+        version_compatible: it loads on later versions of its TensorRT too.
+        hardware_compatible: on which other GPUs it loads; see :class:`edpct.recipe.BuildOptions`.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -63,6 +68,10 @@ class Sidecar(BaseModel):
     os: str = "linux"
     created: str
     command: str
+    trtexec: str = ""
+    layers: dict[str, str] = {}
+    version_compatible: bool = False
+    hardware_compatible: Literal["off", "ampere+", "same-capability"] = "off"
 
 
 def sidecar_path(plan: Path) -> Path:
@@ -160,11 +169,19 @@ def _check_origin(plan: Path, sidecar: Sidecar, builder: str, version: str) -> N
             f"{plan.name} was built by {sidecar.builder} and cannot be opened with {builder}.",
             f"Open it with the runtime {sidecar.builder}.",
         )
-    if sidecar.builder_version != version:
+    if sidecar.builder_version != version and not (sidecar.version_compatible and _later(version, sidecar)):
         raise EngineError(
             f"{plan.name} was built by {builder} {sidecar.builder_version} and this machine has {version}.",
             _again(sidecar),
         )
+
+
+def _later(version: str, sidecar: Sidecar) -> bool:
+    """Whether a version is of the builder's major version or the next, and not older than the builder."""
+    here, built = (
+        tuple(int(part) for part in text.split(".") if part.isdigit()) for text in (version, sidecar.builder_version)
+    )
+    return built <= here and here[0] - built[0] <= 1
 
 
 def _check_machine(plan: Path, sidecar: Sidecar, compute_capability: str) -> None:
@@ -172,12 +189,17 @@ def _check_machine(plan: Path, sidecar: Sidecar, compute_capability: str) -> Non
     if sidecar.os != here:
         raise EngineError(f"{plan.name} was built for {sidecar.os} and this machine runs {here}.", _again(sidecar))
     built_for = sidecar.compute_capabilities
-    if built_for and compute_capability not in built_for:
+    ampere = sidecar.hardware_compatible == "ampere+" and _capability(compute_capability) >= AMPERE
+    if built_for and compute_capability not in built_for and not ampere:
         raise EngineError(
             f"{plan.name} was built for compute capability {', '.join(built_for)} and this GPU has "
             f"{compute_capability}.",
             _again(sidecar),
         )
+
+
+def _capability(text: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in text.split("."))
 
 
 def _again(sidecar: Sidecar) -> str:

@@ -24,6 +24,8 @@ from edpct.runtimes.session import Arrays, Options, Session, TensorSpec, check_f
 from edpct.runtimes.sidecar import Sidecar, load_plan
 
 if TYPE_CHECKING:
+    import tensorrt
+
     from edpct.runtimes.table import Runtime
 
 
@@ -54,9 +56,11 @@ class _Engine:
         cuda.init()
         self._context: Any = cuda.Device(0).retain_primary_context()
         self.log: Any = _make_log(self.trt)  # must outlive the runtime
-        self._deserialiser: Any = self.trt.Runtime(self.log)  # must outlive the engine
+        self._deserialiser: tensorrt.Runtime = self.trt.Runtime(self.log)  # must outlive the engine
+        if sidecar.version_compatible:  # it brings host code, and the sidecar's hash has vouched for it
+            self._deserialiser.engine_host_code_allowed = True
         with self.on_gpu():
-            self.inner: Any = self._deserialiser.deserialize_cuda_engine(plan)
+            self.inner: tensorrt.ICudaEngine = self._deserialiser.deserialize_cuda_engine(plan)
         if self.inner is None:
             raise self.refused()
 
@@ -76,7 +80,7 @@ class _Engine:
 
     def close(self) -> None:
         with self.on_gpu():
-            self.inner = self._deserialiser = None  # in the reverse order of making: TensorRT asks for it
+            del self.inner, self._deserialiser  # in this order, the reverse of making: TensorRT asks for it
 
 
 class TensorRTSession(Session):
@@ -98,7 +102,7 @@ class TensorRTSession(Session):
         self._batch = 0  # of what is bound; 0: nothing is
         self._answered = False
         with engine.on_gpu():
-            self._execution: Any = engine.inner.create_execution_context()
+            self._execution: tensorrt.IExecutionContext = engine.inner.create_execution_context()
             if self._execution is None:
                 raise engine.refused()
             self._stream: Any = self._cuda.Stream()
@@ -199,7 +203,7 @@ class TensorRTSession(Session):
             for buffer in self._inputs + self._outputs:
                 buffer.device.free()
             self._inputs = self._outputs = ()
-            self._execution = self._start = self._stop = self._stream = None
+            self._execution = self._start = self._stop = self._stream = None  # type: ignore[assignment]
         self._answered = False
         if self._owner:
             self._shared.close()
@@ -225,13 +229,14 @@ def _largest_batch(engine: _Engine) -> int:
     return int(inner.get_tensor_profile_shape(name, 0)[2][0]) if inner.get_tensor_shape(name)[0] < 0 else 0
 
 
-def _spec(trt: Any, engine: Any, name: str, plan: str) -> TensorSpec:
-    batch, *rest = engine.get_tensor_shape(name)
+def _spec(trt: Any, engine: tensorrt.ICudaEngine, name: str, plan: str) -> TensorSpec:
+    dims = engine.get_tensor_shape(name)
+    batch, *rest = (int(dims[axis]) for axis in range(len(dims)))
     if min(rest, default=0) < 0:
         raise EngineError(
             f"{plan}: the shape of '{name}' is open.", "Export the ONNX at a fixed size and build it again."
         )
-    shape = (None if batch < 0 else int(batch), *map(int, rest))
+    shape = (None if batch < 0 else batch, *rest)
     try:
         return TensorSpec(name, np.dtype(trt.nptype(engine.get_tensor_dtype(name))), shape)
     except TypeError as error:

@@ -26,7 +26,7 @@ from edpct.bench.worker import Job, Opened
 from edpct.data.layouts import open_dataset
 from edpct.data.tiling import windows
 from edpct.errors import EngineError
-from edpct.runtimes.labels import predictor
+from edpct.runtimes.ports import predictor
 from edpct.runtimes.session import Options
 from edpct.runtimes.table import open_session
 
@@ -100,7 +100,7 @@ def test_scores_are_those_of_this_process(member: Member, engine: Path, scenes: 
     scores = member.score(dataset, done.append)
     with open_session(engine, "onnxruntime", options=Options(threads=1)) as session:
         cut = list(windows(dataset, "val", 128, 128))
-        ours = score_windows(predictor(session, task), cut, task.num_classes, task.ignore_index)
+        ours = score_windows(predictor(session, task, engine.name), cut, task.num_classes, task.ignore_index)
     assert scores.to_dict() == ours.to_dict()
     assert scores.confusions.sum() > 0
     assert done == list(range(1, len(cut) + 1))

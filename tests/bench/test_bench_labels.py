@@ -11,7 +11,8 @@ import pytest
 from edpct.bench.requests import card_of
 from edpct.card import CARD_KEY, Card
 from edpct.errors import EngineError
-from edpct.runtimes.labels import check_session, labels_of, predictor
+from edpct.runtimes.labels import labels_of
+from edpct.runtimes.ports import ports_of, predictor
 from edpct.runtimes.session import Arrays, Session, TensorSpec
 from edpct.runtimes.table import open_session
 from edpct.task import ClassInfo, Preprocessing, Task
@@ -77,7 +78,7 @@ def one(name: str, *shape: int | None) -> tuple[TensorSpec, ...]:
 
 def test_a_predictor_prepares_the_image_as_its_task_says() -> None:
     image = np.random.default_rng(2).integers(0, 256, (32, 32, 3), dtype=np.uint8)
-    predict = predictor(Brightness(one("x", 1, 3, 32, 32), one("y", 1, 3, 32, 32)), task())
+    predict = predictor(Brightness(one("x", 1, 3, 32, 32), one("y", 1, 3, 32, 32)), task(), "a.onnx")
     scaled = (image / 255 - (0.485, 0.456, 0.406)) / (0.229, 0.224, 0.225)
     labels = predict(image)
     assert labels.shape == (32, 32) and labels.dtype == np.uint8
@@ -90,8 +91,8 @@ def test_a_predictor_prepares_the_image_as_its_task_says() -> None:
 @pytest.mark.parametrize("batch", [None, 1, 4])
 def test_what_fits_passes(batch: int | None) -> None:
     session = Brightness(one("x", batch, 3, 32, 32), one("y", batch, 3, 32, 32))
-    check_session(session, task(), "a.onnx")
-    check_session(Brightness(one("x", batch, 3, None, None), one("y", batch, None, None, None)), task(), "a.onnx")
+    ports_of(session, task(), "a.onnx")
+    ports_of(Brightness(one("x", batch, 3, None, None), one("y", batch, None, None, None)), task(), "a.onnx")
 
 
 @pytest.mark.parametrize(
@@ -112,7 +113,7 @@ def test_tensors_that_are_not_the_cards(
     inputs: tuple[TensorSpec, ...], outputs: tuple[TensorSpec, ...], said: str
 ) -> None:
     with pytest.raises(EngineError) as caught:
-        check_session(Brightness(inputs, outputs), task(), "a.onnx")
+        ports_of(Brightness(inputs, outputs), task(), "a.onnx")
     assert said in caught.value.what and caught.value.what.startswith("a.onnx ") and caught.value.hint
 
 
@@ -135,10 +136,10 @@ def test_an_onnx_file_whose_card_is_of_another_network(compressed_run: Path, tmp
         "size.onnx": (card.task.at_size(64, 128), "its card says that the input is (B, 3, 64, 128)"),
     }
     with open_session(source, runtime) as session:
-        check_session(session, card.task, source.name)
+        ports_of(session, card.task, source.name)
     for name, (other, said) in cases.items():
         path = with_card(source, tmp_path / name, card.model_copy(update={"task": other}))
         with open_session(path, runtime) as session, pytest.raises(EngineError) as caught:
-            check_session(session, card_of(path).task, path.name)
+            ports_of(session, card_of(path).task, path.name)
         assert said in caught.value.what
         assert "128, 128)" in caught.value.what.split("the graph's is")[1]

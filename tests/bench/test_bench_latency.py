@@ -17,11 +17,15 @@ from edpct.bench.frames import Frames, decode
 from edpct.bench.latency import PHASES, take_flow, take_turn, warm_up
 from edpct.bench.report.schema import SCOPES, Scope
 from edpct.errors import EngineError
+from edpct.runtimes import ports
+from edpct.runtimes.labels import labels_of
+from edpct.runtimes.ports import Ports
 from edpct.runtimes.session import Arrays, Session, TensorSpec
-from edpct.task import Preprocessing
+from edpct.task import ClassInfo, Preprocessing, Task
 
 SIDE = 32
 AS_IS = Preprocessing(height=SIDE, width=SIDE, mean=(0, 0, 0), std=(1 / 255, 1 / 255, 1 / 255))
+TASK = Task(classes=tuple(ClassInfo(name=name, colour=(0, 0, 0)) for name in ("a", "b")), preprocessing=AS_IS)
 EIGHTH = 0.125  # of a second: binary fractions add up without rounding
 
 
@@ -75,7 +79,7 @@ def encoded(*shades: int) -> list[bytes]:
 
 
 def frames(count: int = 3, batch: int = 1) -> Frames:
-    return Frames(encoded(*range(count)), "image", AS_IS, batch)
+    return Frames(encoded(*range(count)), Ports.plain(TASK), batch)
 
 
 # ---- what is timed
@@ -104,11 +108,6 @@ def test_transfer_is_from_host_memory_to_host_memory() -> None:
 def test_end_to_end_is_from_the_encoded_image_to_the_map_of_classes(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = Clock()
 
-    class SlowPreprocessing:
-        def apply(self, images: np.ndarray) -> np.ndarray:
-            clock.sleep(0.5)
-            return AS_IS.apply(images)
-
     def slow(function: Callable[..., np.ndarray], seconds: float) -> Callable[..., np.ndarray]:
         def call(*arguments: object) -> np.ndarray:
             clock.sleep(seconds)
@@ -117,9 +116,9 @@ def test_end_to_end_is_from_the_encoded_image_to_the_map_of_classes(monkeypatch:
         return call
 
     fed = frames()
-    fed.preprocessing = SlowPreprocessing()  # type: ignore[assignment]
     monkeypatch.setattr(latency, "decode", slow(decode, 0.25))
-    monkeypatch.setattr(latency, "labels_of", slow(latency.labels_of, 4.0))
+    monkeypatch.setattr(ports, "labels_of", slow(labels_of, 4.0))
+    monkeypatch.setattr(Preprocessing, "apply", slow(Preprocessing.apply, 0.5))
     session = Paced(clock, 0.25, 0.5, 0.25)
     turn = take_turn(session, fed, "end_to_end", 1.0, 3, False, clock)
     assert turn.phases == {

@@ -113,7 +113,7 @@ def test_kill_9_in_a_compression(
     assert again.wait(500) == 0, log.read_text()
     text = log.read_text()
     assert "Traceback" not in text
-    assert re.findall(r"^\[\d/8\] (\w+): skipped, done ", text, re.MULTILINE) == ["teacher", "prune"]
+    assert re.findall(r"^\[\d/9\] (\w+): skipped, done ", text, re.MULTILINE) == ["teacher", "prune"]
     assert f"going on after step {step} of 60." in text
 
     def table(run: Path) -> list[tuple[object, ...]]:

@@ -141,7 +141,7 @@ def test_a_factory_is_compressed_to_measured_engines(run: Run, factory: str, sce
     assert done.code == 0, done.err
     report = json.loads((tmp_path / "run" / "report.json").read_text())
     rows = {row["name"]: row for row in report["rows"]}
-    assert set(rows) == {"teacher", "pruned", "distilled", "FP16", "INT8"}
+    assert set(rows) == {"teacher", "pruned", "distilled", "FP16", "INT8", "INT8, fused"}
     assert 0.4 < rows["INT8"]["macs"] / rows["teacher"]["macs"] <= 0.5
     assert all(row["accuracy"] is not None for row in rows.values())
 

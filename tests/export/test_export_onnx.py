@@ -97,7 +97,7 @@ def test_the_graph_computes_what_the_network_computes(
 
 
 def test_parity_says_so(exported: Path, teacher: Checkpoint, images: list[np.ndarray]) -> None:
-    parity = check_parity(teacher.model, exported, teacher.card.task.preprocessing, images, 1e-3)
+    parity = check_parity(teacher.model, exported, teacher.card.task, images, 1e-3)
     assert parity.images == 2
     assert 0 <= parity.largest < 1e-3
     assert parity.agreement > 0.999
@@ -114,7 +114,7 @@ def test_parity_refuses_a_weight_that_was_altered(
     altered = tmp_path / "altered.onnx"
     onnx.save(model, altered)
     with pytest.raises(ExportError) as caught:
-        check_parity(teacher.model, altered, teacher.card.task.preprocessing, images, 1e-3)
+        check_parity(teacher.model, altered, teacher.card.task, images, 1e-3)
     assert caught.value.what.startswith("altered.onnx is off the torch network by ")
     assert caught.value.what.endswith(" of the logits' range (limit 1e-03).")
 
@@ -127,7 +127,7 @@ def test_parity_refuses_logits_that_are_no_numbers(
     tensor.CopyFrom(onnx.numpy_helper.from_array(np.full(7, np.nan, np.float32), tensor.name))
     onnx.save(model, tmp_path / "nan.onnx")
     with pytest.raises(ExportError):
-        check_parity(teacher.model, tmp_path / "nan.onnx", teacher.card.task.preprocessing, images, 1e-3)
+        check_parity(teacher.model, tmp_path / "nan.onnx", teacher.card.task, images, 1e-3)
 
 
 # ---- onnxsim, which may die

@@ -53,7 +53,7 @@ def deploy(home, tolerance, build):
         logits = found.model(torch.from_numpy(task.preprocessing.apply(np.stack(images)))).numpy()
     loaded = np.abs(logits - kept["logits"]).max() / np.ptp(kept["logits"])
     export_onnx(found.model, found.card, home / "pruned.onnx", ExportSettings(simplify=False), Silent())
-    parity = check_parity(found.model, home / "pruned.onnx", task.preprocessing, images, tolerance)
+    parity = check_parity(found.model, home / "pruned.onnx", task, images, tolerance)
     result = {"loaded": float(loaded), "parity": parity.largest, "images": parity.images}
     if build:
         build_plan(home / "pruned.onnx", home / "pruned.plan", "rtx", Silent())

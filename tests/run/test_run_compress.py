@@ -18,7 +18,7 @@ import pytest
 
 from edpct.bench.report.schema import read_report
 
-STAGES = ["teacher", "prune", "distil", "export", "quantise", "build", "bench", "pictures"]
+STAGES = ["teacher", "prune", "distil", "export", "quantise", "fuse", "build", "bench", "pictures"]
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ def again(compressed_run: Path, cli_environment: dict[str, str], tmp_path_factor
         env=cli_environment, capture_output=True, text=True, timeout=300, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    said = dict(re.findall(r"^\[\d/8\] (\w+): (.+)$", done.stderr, re.MULTILINE))
+    said = dict(re.findall(r"^\[\d/9\] (\w+): (.+)$", done.stderr, re.MULTILINE))
     return Again(folder, done.stderr, said)
 
 
@@ -69,8 +69,8 @@ def test_a_manifest_names_its_parents_by_their_hashes(compressed_run: Path) -> N
     lineage = {name: sorted(values["parents"]) for name, values in found.items()}  # type: ignore[call-overload]
     assert lineage == {
         "teacher": [], "prune": ["teacher"], "distil": ["prune", "teacher"],
-        "export": ["distil", "prune", "teacher"], "quantise": ["export"], "build": ["quantise"],
-        "bench": ["export", "quantise"], "pictures": ["export", "quantise"],
+        "export": ["distil", "prune", "teacher"], "quantise": ["export"], "fuse": ["quantise"],
+        "build": ["fuse", "quantise"], "bench": ["export", "fuse", "quantise"], "pictures": ["export", "quantise"],
     }  # fmt: skip
     for values in found.values():
         for parent, files in values["parents"].items():  # type: ignore[attr-defined]
@@ -85,6 +85,10 @@ def test_what_a_user_wants_lies_on_top_and_is_what_the_stages_made(compressed_ru
         "student-int8.plan": "build-*/student-int8.plan", "student-int8.plan.json": "build-*/student-int8.plan.json",
         "student-fp16.plan.json": "build-*/student-fp16.plan.json", "pictures.png": "pictures-*/pictures.png",
     }  # fmt: skip
+    for precision in ("fp16", "int8"):
+        name = f"student-{precision}-fused"
+        made[f"{name}.onnx"] = f"fuse-*/{name}.onnx"
+        made |= {f"{name}{end}": f"build-*/{name}{end}" for end in (".plan", ".plan.json")}
     on_top = {path.name for path in compressed_run.iterdir() if path.is_file()}
     assert on_top == {*made, "report.md", "report.html", "report.json"}
     for name, pattern in made.items():
@@ -96,7 +100,7 @@ def test_the_report_is_one_and_its_pages_show_it(compressed_run: Path) -> None:
     report = read_report(compressed_run / "report.json")
     assert [stage.name for stage in report.stages] == STAGES
     names = dict.fromkeys(row.name for row in report.rows)
-    assert list(names) == ["teacher", "pruned", "distilled", "FP16", "INT8"]
+    assert list(names) == ["teacher", "pruned", "distilled", "FP16", "INT8", "INT8, fused"]
     page = (compressed_run / "report.html").read_text(encoding="utf-8")
     text = (compressed_run / "report.md").read_text(encoding="utf-8")
     for row in report.rows:
@@ -194,13 +198,13 @@ def test_a_run_that_is_killed_while_timing_goes_on_with_the_rounds_that_are_miss
 
     again = subprocess.run(command, env=cli_environment, capture_output=True, text=True, timeout=300, check=False)
     assert again.returncode == 0, again.stderr
-    skipped = re.findall(r"^\[\d/8\] (\w+): skipped, done ", again.stderr, re.MULTILINE)
+    skipped = re.findall(r"^\[\d/9\] (\w+): skipped, done ", again.stderr, re.MULTILINE)
     assert skipped == [name for name in STAGES if name != "bench"]
     assert f" and {done} of 8 rounds are done." in again.stderr
     assert "mIoU of" not in again.stderr
     report = read_report(folder / "report.json")
     assert report.sittings == 2
-    assert [row.name for row in report.rows] == ["teacher", "pruned", "distilled", "FP16", "INT8"]
+    assert [row.name for row in report.rows] == ["teacher", "pruned", "distilled", "FP16", "INT8", "INT8, fused"]
     assert {len(times.rounds) for row in report.rows for times in row.latency.values()} == {8}
     assert not list(folder.glob("work/bench-*"))
     assert not list(folder.rglob("journal.jsonl"))

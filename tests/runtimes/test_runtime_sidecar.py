@@ -50,6 +50,27 @@ def test_another_version(write_plan: PlanWriter) -> None:
     assert error.hint == REBUILD
 
 
+@pytest.mark.parametrize("version", ["10.3.0", "10.3.1", "10.13.2", "11.4.0"])
+def test_a_version_compatible_plan_loads_on_later_versions(write_plan: PlanWriter, version: str) -> None:
+    plan = write_plan(b"the bytes", version_compatible=True)
+    assert load_plan(plan, builder="tensorrt", version=version, compute_capability="8.7")[1] == b"the bytes"
+
+
+@pytest.mark.parametrize("version", ["10.2.9", "8.6.1", "12.0.0"])
+def test_and_not_on_earlier_ones_or_two_majors_on(write_plan: PlanWriter, version: str) -> None:
+    error = refusal(write_plan(version_compatible=True), version=version)
+    assert error.what == f"student.plan was built by tensorrt 10.3.0 and this machine has {version}."
+
+
+@pytest.mark.parametrize(("capability", "loads"), [("8.0", True), ("8.9", True), ("12.0", True), ("7.5", False)])
+def test_a_plan_for_ampere_and_later(write_plan: PlanWriter, capability: str, loads: bool) -> None:
+    plan = write_plan(hardware_compatible="ampere+")
+    if loads:
+        load_plan(plan, builder="tensorrt", version="10.3.0", compute_capability=capability)
+    else:
+        assert refusal(plan, capability=capability).what.endswith(f"and this GPU has {capability}.")
+
+
 def test_another_operating_system(write_plan: PlanWriter) -> None:
     error = refusal(write_plan(os="windows"))
     assert error.what == "student.plan was built for windows and this machine runs linux."

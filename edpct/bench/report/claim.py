@@ -16,7 +16,8 @@ FEW_RUNS = 100  # below it, no inference lies beyond p99
 SCOPE_TITLES: dict[Scope, str] = {"compute": "compute only", "transfer": "with copies", "end_to_end": "end to end"}
 SCOPE_MEANINGS: dict[Scope, str] = {
     "compute": "compute only is the inference alone, with its input and output where the engine works",
-    "transfer": "with copies goes from normalised image to logits at full size, both in host memory",
+    "transfer": "with copies goes from normalised image to logits at full size (of a fused engine: from image to "
+    "classes), both in host memory",
     "end_to_end": "end to end goes from the encoded image to the map of classes (decode, preprocess, infer, argmax)",
 }
 

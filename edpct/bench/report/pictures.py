@@ -18,7 +18,7 @@ from edpct.bench.requests import Request, card_of
 from edpct.data.samples import Dataset
 from edpct.data.tiling import Window, windows
 from edpct.progress import Progress
-from edpct.runtimes.labels import predictor
+from edpct.runtimes.ports import predictor
 from edpct.runtimes.table import open_session
 from edpct.task import Task
 
@@ -53,8 +53,9 @@ def picture_sheet(reference: Shown, other: Shown, dataset: Dataset, progress: Pr
         open_session(reference.path, reference.runtime, device=reference.device) as theirs,
         open_session(other.path, other.runtime, device=other.device) as ours,
     ):
+        predicts = [predictor(theirs, task, reference.path.name), predictor(ours, task, other.path.name)]
         for done, window in enumerate(chosen, 1):
-            labels = [predictor(session, task)(window.image) for session in (theirs, ours)]
+            labels = [predict(window.image) for predict in predicts]
             rows.append(_row(window, labels[0], labels[1], task))
             update(done, "")
     titles = ("image", "truth", reference.title, other.title, "where they differ")

@@ -171,6 +171,8 @@ def stage_table_of(report: Report) -> Table:
 
 
 def _outcome(facts: Mapping[str, Any]) -> str:
+    if "int8_macs" in facts:
+        return _precision(facts)
     if "asked" not in facts or "macs_share" not in facts:
         return UNKNOWN
     asked = ", ".join(f"{name} {value:g}" for name, value in facts["asked"].items())
@@ -178,6 +180,16 @@ def _outcome(facts: Mapping[str, Any]) -> str:
     if speed := facts.get("speed"):
         got += f", {speed['fps']:.1f} FPS on {speed['engine']}"
     return f"asked {asked}; {got}" + ("; stopped by the bound on mIoU" if "stopped" in facts else "")
+
+
+def _precision(facts: Mapping[str, Any]) -> str:
+    """How much is INT8, and what was left out to hold the mIoU."""
+    said = f"{100 * facts['int8_macs']:.1f} % of the MACs in INT8"
+    if (guarded := facts.get("guarded")) is None:
+        return said
+    said += f"; {guarded['loss']:.2f} points lost on {guarded['windows']} training windows"
+    left = [f"{g['name']} ({g['loss']:.2f} alone)" for g in guarded["groups"] if not g["int8"]]
+    return f"{said} (all in INT8: {guarded['loss_of_all']:.2f}); FP32: {', '.join(left)}" if left else said
 
 
 def state_table_of(report: Report) -> Table:

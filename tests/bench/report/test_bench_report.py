@@ -155,7 +155,7 @@ def test_the_load_is_that_of_the_minute_before(monkeypatch: pytest.MonkeyPatch) 
 # ---- the report of a whole run
 
 
-STAGES = ["teacher", "pruned", "distilled", "FP16", "INT8"]
+STAGES = ["teacher", "pruned", "distilled", "FP16", "INT8", "INT8, fused"]
 
 
 @pytest.fixture(scope="module")
@@ -172,7 +172,7 @@ def test_a_row_for_every_stage_on_every_runtime(report: Report) -> None:
         (name, runtime) for name in STAGES for runtime in ("openvino", "onnxruntime")
     ]
     precisions = {row.name: row.precision for row in report.rows}
-    assert precisions == dict(zip(STAGES, ["fp32", "fp32", "fp32", "fp16", "int8"], strict=True))
+    assert precisions == dict(zip(STAGES, ["fp32", "fp32", "fp32", "fp16", "int8", "int8"], strict=True))
     assert report.reference == "teacher" and report.failures == () and report.sittings == 1
 
 
@@ -199,6 +199,7 @@ def test_the_student_is_smaller_and_within_its_budget(report: Report, compressed
     assert rows["INT8"].macs <= 0.3 * rows["teacher"].macs
     assert rows["INT8"].parameters < 0.5 * rows["teacher"].parameters
     assert {rows[name].macs for name in ("pruned", "distilled", "FP16", "INT8")} == {rows["INT8"].macs}
+    assert rows["INT8, fused"].macs == rows["INT8"].macs
     assert rows["INT8"].file_bytes == (compressed_run / "student-int8.onnx").stat().st_size
     # Counted again from the graph: everything learnable is an initializer of the FP32 file (batch norms are folded).
     graph = onnx.load(compressed_run / "student.onnx").graph
@@ -210,12 +211,21 @@ def test_the_report_of_a_run_says_what_was_asked_and_what_each_stage_did(report:
     assert report.settings["threads"] == 1 and report.seed == 0
     assert report.recipe is not None and report.recipe["prune"]["macs"] == 0.3
     assert [stage.name for stage in report.stages] == [
-        "teacher", "prune", "distil", "export", "quantise", "build", "bench", "pictures",
+        "teacher", "prune", "distil", "export", "quantise", "fuse", "build", "bench", "pictures",
     ]  # fmt: skip
     assert all(stage.seconds >= 0 for stage in report.stages)
     assert report.command.startswith("edpct compress --teacher ")
     assert report.data is not None and report.data.images == 2
     assert report.pictures == "pictures.png"
+
+
+def test_a_fused_engine_sees_what_the_plain_one_sees_and_says_so(report: Report) -> None:
+    for runtime in ("openvino", "onnxruntime"):
+        plain, fused = (rows_of(report, runtime)[name] for name in ("INT8", "INT8, fused"))
+        assert (fused.details["takes"], fused.details["gives"]) == ("uint8 images", "classes")
+        assert "takes" not in plain.details and "gives" not in plain.details
+        assert plain.accuracy is not None and fused.accuracy is not None
+        assert fused.accuracy.miou == pytest.approx(plain.accuracy.miou, abs=1e-3)
 
 
 def test_the_page_shows_the_numbers_of_the_report(report: Report, compressed_run: Path) -> None:

@@ -298,7 +298,8 @@ def test_the_limits_of_the_cautions() -> None:
 def test_the_method_says_what_is_included() -> None:
     text = explanation_of(make_pair(data=make_data("land", "water")))
     assert text.startswith("Batch 1 at 512x512; the engines take turns. FPS = batch * 1000 / median latency in ms: ")
-    assert "with copies goes from normalised image to logits at full size, both in host memory" in text
+    assert "with copies goes from normalised image to logits at full size (of a fused engine: " in text
+    assert "from image to classes), both in host memory" in text
     assert "end to end" not in text and "compute only is" not in text
     assert "mIoU over the val split of fields (3 images)" in text
     assert "Accuracy was not measured." in explanation_of(make_report())

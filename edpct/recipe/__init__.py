@@ -1,0 +1,98 @@
+"""What a run is asked to do: one validated model with its defaults; :mod:`edpct.recipe.file` reads it."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from edpct.recipe.engines import (
+    ArgmaxAt,
+    BenchSettings,
+    BuildOptions,
+    BuildSettings,
+    ExportSettings,
+    FuseSettings,
+    QuantiseSettings,
+    Target,
+)
+from edpct.recipe.learning import (
+    AKDSettings,
+    DistilSettings,
+    OptimiseSettings,
+    Precision,
+    RecoverySettings,
+    SparseSettings,
+    TeachSettings,
+)
+from edpct.recipe.pruning import BUDGETS, Criterion, PruneSettings
+from edpct.recipe.section import Amount, Section
+
+__all__ = [
+    "BUDGETS",
+    "AKDSettings",
+    "Amount",
+    "ArgmaxAt",
+    "BenchSettings",
+    "BuildOptions",
+    "BuildRecipe",
+    "BuildSettings",
+    "CompressRecipe",
+    "Criterion",
+    "DistilSettings",
+    "ExportRecipe",
+    "ExportSettings",
+    "FuseSettings",
+    "OptimiseSettings",
+    "Precision",
+    "PruneSettings",
+    "QuantiseRecipe",
+    "QuantiseSettings",
+    "RecoverySettings",
+    "Section",
+    "SparseSettings",
+    "Target",
+    "TeachSettings",
+    "TrainRecipe",
+]
+
+
+class TrainRecipe(Section):
+    """What ``edpct train`` is asked to do."""
+
+    seed: int = Field(0, ge=0)
+    preset: Literal["tiny", "small", "base"] = "small"
+    train: TeachSettings = TeachSettings()
+
+
+class CompressRecipe(Section):
+    """What ``edpct compress`` is asked to do: one section per stage."""
+
+    seed: int = Field(0, ge=0)
+    prune: PruneSettings = PruneSettings()
+    distil: DistilSettings = DistilSettings()
+    export: ExportSettings = ExportSettings()
+    quantise: QuantiseSettings = QuantiseSettings()
+    fuse: FuseSettings = FuseSettings()
+    build: BuildSettings = BuildSettings()
+    bench: BenchSettings = BenchSettings()
+
+
+class ExportRecipe(Section):
+    """What ``edpct export`` is asked to do."""
+
+    export: ExportSettings = ExportSettings()
+    fuse: FuseSettings = FuseSettings(preprocess=False, argmax="off")
+
+
+class BuildRecipe(Section):
+    """What ``edpct build`` is asked to do."""
+
+    build: BuildOptions = BuildOptions()
+
+
+class QuantiseRecipe(Section):
+    """What ``edpct quantise`` is asked to do."""
+
+    seed: int = Field(0, ge=0)
+    quantise: QuantiseSettings = QuantiseSettings()

@@ -1,0 +1,103 @@
+"""Sections about training: the loop, the teacher's, pruning's recovery, distillation."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, field_validator
+
+from edpct.recipe.section import Section
+
+Precision = Literal["auto", "fp32", "bf16"]
+
+
+class OptimiseSettings(Section):
+    """The training loop that teacher and student share.
+
+    Attributes:
+        steps: optimiser steps.
+        batch: crops a step.
+        crop: side of a square training crop in pixels, a multiple of 32.
+        lr: peak learning rate of AdamW; linear warm-up over ``warmup`` of the steps, then cosine to zero.
+        dice: weight of the soft Dice loss beside cross-entropy.
+        scale: range of the random zoom a crop is taken at.
+        precision: ``bf16`` autocast, ``fp32``, or ``auto``: bf16 where the device computes it natively.
+        validate_every: steps between two validations; 0: only at the end.
+        save_every: steps between two resume points.
+    """
+
+    steps: int = Field(2000, ge=1)
+    batch: int = Field(8, ge=1)
+    crop: int = Field(256, ge=64, multiple_of=32)
+    lr: float = Field(1e-3, gt=0)
+    weight_decay: float = Field(0.01, ge=0)
+    warmup: float = Field(0.05, ge=0, lt=1)
+    dice: float = Field(0.5, ge=0)
+    scale: tuple[float, float] = (0.5, 1.5)
+    precision: Precision = "auto"
+    validate_every: int = Field(500, ge=0)
+    save_every: int = Field(50, ge=1)
+
+    @field_validator("scale")
+    @classmethod
+    def _scale_rises(cls, scale: tuple[float, float]) -> tuple[float, float]:
+        if not 0 < scale[0] <= scale[1]:
+            raise ValueError("give two zooms above 0, the smaller first")
+        return scale
+
+
+class TeachSettings(OptimiseSettings):
+    """Teacher training.
+
+    Attributes:
+        auxiliary: weight of the heads that ask each path to classify by itself; they exist only while training.
+    """
+
+    auxiliary: float = Field(0.4, ge=0)
+
+
+class RecoverySettings(OptimiseSettings):
+    """Training on labels after each pruning but the last, where it goes in several; ``steps`` are for each."""
+
+    steps: int = Field(200, ge=1)
+    validate_every: int = Field(0, ge=0)
+
+
+class SparseSettings(OptimiseSettings):
+    """Training before the pruning that pushes the weights of channels which will go toward zero.
+
+    Attributes:
+        kind: ``group-lasso`` (DepGraph, Fang et al. 2023), ``growing-reg`` (Wang et al. 2021), or ``none``.
+        strength: regularisation coefficient.
+    """
+
+    kind: Literal["none", "group-lasso", "growing-reg"] = "none"
+    strength: float = Field(1e-4, gt=0)
+    steps: int = Field(500, ge=1)
+    validate_every: int = Field(0, ge=0)
+
+
+class AKDSettings(Section):
+    """Weights of angle knowledge distillation's three readings; see :mod:`edpct.distillation.akd`.
+
+    Attributes:
+        tokens: positions kept per image for the relation mode's triplets (its cost grows with the cube).
+    """
+
+    pixel: float = Field(1.0, ge=0)
+    relation: float = Field(1.0, ge=0)
+    prototype: float = Field(1.0, ge=0)
+    tokens: int = Field(64, ge=3, le=256)
+
+
+class DistilSettings(OptimiseSettings):
+    """Distillation: the loop of :class:`OptimiseSettings`, AKD, and KL on logits beside it.
+
+    Attributes:
+        kl: weight of the Kullback-Leibler divergence of the logits (Hinton et al. 2015).
+        temperature: softens both distributions of that divergence.
+    """
+
+    akd: AKDSettings = AKDSettings()
+    kl: float = Field(1.0, ge=0)
+    temperature: float = Field(2.0, gt=0)

@@ -1,0 +1,75 @@
+"""``edpct quantise`` through the command line."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import onnx
+import pytest
+
+from edpct.bench.requests import card_of
+
+Run = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture
+def run(cli_environment: dict[str, str], tmp_path: Path) -> Run:
+    def start(*arguments: object) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "edpct", "quantise", *map(str, arguments)], cwd=tmp_path, env=cli_environment,
+            capture_output=True, text=True, timeout=300, check=False,
+        )  # fmt: skip
+
+    return start
+
+
+def test_int8_with_its_price_on_val(run: Run, compressed_run: Path, tmp_path: Path) -> None:
+    done = run(
+        "--onnx", compressed_run / "student.onnx", "--out", "int8.onnx", "--images", 2, "--guard-images", 1,
+        "--max-miou-drop", 50,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "mIoU" in done.stdout and "points" in done.stdout and "multiply-accumulates are INT8" in done.stdout
+    assert card_of(tmp_path / "int8.onnx").precision == "int8"
+    assert {"QuantizeLinear", "DequantizeLinear"} <= {
+        node.op_type for node in onnx.load(tmp_path / "int8.onnx").graph.node
+    }
+    assert [path.name for path in tmp_path.iterdir()] == ["int8.onnx"]
+
+
+def test_fp16(run: Run, compressed_run: Path, tmp_path: Path) -> None:
+    done = run("--onnx", compressed_run / "student.onnx", "--precision", "fp16", "--out", "half.onnx")
+    assert done.returncode == 0, done.stderr
+    assert card_of(tmp_path / "half.onnx").precision == "fp16"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("--onnx", "student-int8.onnx"), "student-int8.onnx is INT8 already. Give the FP32 file."),
+        (("--onnx", "student.onnx", "--precision", "int4"), "There is no precision 'int4'. Choose int8 or fp16."),
+        (("--onnx", "student.onnx", "--images", "0"), "setting 'quantise.calibration_images'"),
+        (("--onnx", "student.onnx", "--data", "empty"), "empty"),
+        (
+            (
+                "--onnx",
+                "none.onnx",
+            ),
+            "none.onnx",
+        ),
+    ],
+)
+def test_refused_in_one_sentence(
+    run: Run, compressed_run: Path, tmp_path: Path, arguments: tuple[str, ...], said: str
+) -> None:
+    (tmp_path / "empty").mkdir()
+    for name in ("student.onnx", "student-int8.onnx"):
+        (tmp_path / name).symlink_to(compressed_run / name)
+    before = sorted(path.name for path in tmp_path.iterdir())
+    done = run(*arguments)
+    assert done.returncode == 2 and said in " ".join(done.stderr.split())
+    assert "Traceback" not in done.stderr
+    assert sorted(path.name for path in tmp_path.iterdir()) == before
