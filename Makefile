@@ -4,19 +4,22 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 DEMO ?= demo
+STUBS := $(VENV)/tensorrt-api/tensorrt_bindings/tensorrt.pyi
 
 .PHONY: setup demo test lint bench clean
 
 setup: $(READY)
 
 # uv installs what pip would, several times faster; it comes from the same registry. TensorRT itself is not there, but the
-# stubs of its version 10 and the bindings of its version 11 are: types and tests read them, nothing imports them.
+# stubs of its version 10 and the bindings of its version 11 are: types and tests read them, nothing imports them. (Some lines
+# of the stubs are no Python: an argument called "in", one without default behind one with.)
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
 	VIRTUAL_ENV=$(CURDIR)/$(VENV) $(BIN)/uv pip install --quiet --constraint constraints.txt --editable '.[compress,cpu,rtx,dev]'
 	VIRTUAL_ENV=$(CURDIR)/$(VENV) $(BIN)/uv pip install --quiet --constraint constraints.txt --no-deps --target $(VENV)/tensorrt-api \
 	  tensorrt-stubs tensorrt-cu13-bindings || echo "NVIDIA's API cannot be had here: the tests against it are left out"
+	-sed -i -E 's/\bin: /in_: /; s/channel_axis: int\) -> IScaleLayer/channel_axis: int = 0) -> IScaleLayer/' $(STUBS)
 	touch $(READY)
 
 # The main job, small: every stage is real, the training is short.
