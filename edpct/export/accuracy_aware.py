@@ -13,12 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import onnx
 from numpy.typing import NDArray
 
 from edpct.card import Card
 from edpct.data.accuracy import measure_accuracy
 from edpct.data.tiling import Window
+from edpct.export.graph import read_graph
 from edpct.export.int8 import quantise_int8
 from edpct.export.layers import Layer, groups_of, int8_share, layers_of
 from edpct.progress import Progress
@@ -99,7 +99,7 @@ def quantise_within(
             if loss <= limit:
                 break
         groups = tuple(GroupLoss(g.name, g.layers, g.macs, g.loss, int8=g.name not in left_out) for g in costs)
-    share = int8_share(layers_of(onnx.load(target)))
+    share = int8_share(layers_of(read_graph(target)))
     return Guarded(loss, loss_of_all, limit, share, groups, len(windows))
 
 
@@ -113,7 +113,7 @@ class _Search:
 
     def __init__(self, source: Path, target: Path, card: Card, images: Images, windows: Sequence[Window]) -> None:
         self.source, self.card, self.images, self.windows = source, card, images, windows
-        self.groups = groups_of(layers_of(onnx.load(source)))
+        self.groups = groups_of(layers_of(read_graph(source)))
         self.trial = target.with_name(f".{target.stem}-trial.onnx")
         self.runtime = fastest_runtime()
 

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from edpct.card import Card
 from edpct.errors import QuantisationError
+from edpct.export.graph import read_graph
 from edpct.export.onnx_export import write_onnx
 
 LARGEST = 65504  # that half precision holds
@@ -44,7 +45,7 @@ def convert_fp16(source: Path, target: Path, card: Card, images: Sequence[NDArra
     from onnxruntime.transformers.float16 import convert_float_to_float16
     from onnxruntime.transformers.onnx_model import OnnxModel
 
-    graph = onnx.load(source)
+    graph = read_graph(source)
     for tensor in graph.graph.initializer:
         values = onnx.numpy_helper.to_array(tensor)
         if values.dtype.kind == "f" and values.size and abs(values).max() > LARGEST:

@@ -17,6 +17,7 @@ from onnx import NodeProto, TensorProto, helper, numpy_helper
 
 from edpct.card import Card
 from edpct.errors import ExportError
+from edpct.export.graph import read_graph
 from edpct.export.onnx_export import write_onnx
 from edpct.recipe import ArgmaxAt, FuseSettings
 from edpct.task import Preprocessing
@@ -35,9 +36,10 @@ def fuse(source: Path, target: Path, card: Card, settings: FuseSettings) -> None
     The input ``image`` becomes uint8 (B, H, W, 3), RGB; the output becomes ``classes``, uint8 (B, H, W).
 
     Raises:
-        ExportError: the graph is fused already, or has not the upsampling that ``settings.argmax`` needs.
+        ExportError: the file cannot be read, the graph is fused already, or has not the upsampling that
+            ``settings.argmax`` needs.
     """
-    graph = onnx.load(source)
+    graph = read_graph(source)
     if settings.preprocess:
         take_pixels(graph, card.task.preprocessing)
     if settings.argmax != "off":

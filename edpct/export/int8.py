@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from edpct.card import Card
 from edpct.errors import QuantisationError
+from edpct.export.graph import read_graph
 from edpct.export.onnx_export import INPUT, write_onnx
 
 
@@ -31,6 +32,7 @@ def quantise_int8(
         leave: names of nodes that stay in FP32.
 
     Raises:
+        ExportError: the file cannot be read.
         QuantisationError: no calibration images, or NNCF cannot quantise the graph.
     """
     if not images:
@@ -39,13 +41,14 @@ def quantise_int8(
     logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
     import nncf
 
+    graph = read_graph(source)
     logging.getLogger("nncf").setLevel(logging.ERROR)
     preprocessing = card.task.preprocessing
     calibration = nncf.Dataset(images, lambda image: {INPUT: preprocessing.apply(image)})
     try:
         with contextlib.redirect_stdout(io.StringIO()):
             quantised = nncf.quantize(
-                onnx.load(source),
+                graph,
                 calibration,
                 preset=nncf.QuantizationPreset.PERFORMANCE,  # symmetric activations: TensorRT has no zero points
                 target_device=nncf.TargetDevice.ANY,

@@ -51,7 +51,7 @@ def build(trt: Any, source: Path, options: BuildOptions, step: Step) -> Built:
         1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED)
     )
     parser: tensorrt.OnnxParser = trt.OnnxParser(network, log)
-    if not parser.parse(source.read_bytes()):
+    if not parser.parse(source.read_bytes(), str(source)):
         error: tensorrt.ParserError = parser.get_error(0)
         node = f" at the node '{error.node_name()}'" if error.node_name() else ""
         raise BuildError(f"TensorRT cannot read {source.name}{node}: {error.desc().strip()}")
