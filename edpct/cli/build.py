@@ -6,6 +6,8 @@ from pathlib import Path
 
 import typer
 
+from edpct.cli import options as o
+
 
 def build_command(
     onnx: Path = typer.Option(..., "--onnx", help="ONNX file written by edpct; its types are the plan's precision."),
@@ -43,6 +45,12 @@ def build_command(
     if chosen not in TARGETS:
         raise RecipeError(f"There is no target '{target}'.", f"Choose from: auto, {', '.join(TARGETS)}.")
     plan = out or onnx.with_suffix(".plan")
+    if onnx.suffix != ".onnx":
+        raise RecipeError(f"{onnx} is no .onnx file.", "Plans are built of ONNX files; write one with: edpct export")
+    if plan.suffix not in (".plan", ".engine"):
+        plan_name = plan.with_suffix(".plan")
+        raise RecipeError(f"--out {plan} does not end in .plan or .engine.", f"Give a file such as {plan_name}.")
+    o.check_output(plan, plan.suffix, onnx)
     sidecar = build_plan(onnx, plan, chosen, progress, options)
     typer.echo(f"Wrote {plan} ({sidecar.precision}, {sidecar.builder} {sidecar.builder_version}) and {plan.name}.json.")
     typer.echo(f"The same with TensorRT's own command: {sidecar.trtexec}")

@@ -41,6 +41,7 @@ def export_command(
     from edpct.run.export import export, table_of
 
     path = out or checkpoint.with_suffix(".onnx")
+    o.check_output(path, ".onnx", checkpoint)
     found = export(checkpoint, path, data, layout, recipe, screen())
     show_table(*table_of(found))
     typer.echo(f"Wrote {path}.")

@@ -123,3 +123,19 @@ def folder_name(teacher: Path | None, model: str | None) -> str:
     if teacher is not None:
         return teacher.resolve().parent.name or "run"
     return "".join(letter if letter.isalnum() or letter in "-_" else "-" for letter in str(model))
+
+
+def check_output(out: Path, suffix: str, source: Path) -> None:
+    """Refuse an output file before any work.
+
+    Raises:
+        RecipeError: another suffix, a folder that is not there, or the input itself.
+    """
+    from edpct.errors import RecipeError
+
+    if out.suffix != suffix:
+        raise RecipeError(f"--out {out} does not end in {suffix}.", f"Give a file such as {out.with_suffix(suffix)}.")
+    if not out.parent.is_dir():
+        raise RecipeError(f"There is no folder {out.parent} to write {out.name} to.", "Make it, or choose another.")
+    if out.is_dir() or (out.exists() and source.exists() and out.samefile(source)):
+        raise RecipeError(f"--out {out} is {'a folder' if out.is_dir() else 'the input'}.", "Give another file.")

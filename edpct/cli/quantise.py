@@ -42,8 +42,12 @@ def quantise_command(
     from edpct.run.quantise import quantise, tables_of
 
     path = out or onnx.with_name(f"{onnx.stem}-{precision}.onnx")
+    o.check_output(path, ".onnx", onnx)
+    if out is None and path.exists():
+        raise RecipeError(f"{path} is there already.", "Give another file with --out, or remove it.")
     found = quantise(onnx, path, precision, data, layout, recipe.quantise, recipe.seed, screen())
     for table in tables_of(found):
         show_table(*table)
-    typer.echo(f"Wrote {path}; {100 * found.share:.1f} % of its multiply-accumulates are INT8.")
+    said = f"; {100 * found.share:.1f} % of its multiply-accumulates are INT8" if precision == "int8" else ""
+    typer.echo(f"Wrote {path}{said}.")
     typer.echo(f"Next: edpct bench --engine {path} --engine {onnx}")

@@ -44,6 +44,9 @@ def fuse(source: Path, target: Path, card: Card, settings: FuseSettings) -> None
         take_pixels(graph, card.task.preprocessing)
     if settings.argmax != "off":
         give_classes(graph, settings.argmax)
+    read = {name for node in graph.graph.node for name in node.input}
+    for tensor in [tensor for tensor in graph.graph.initializer if tensor.name not in read]:
+        graph.graph.initializer.remove(tensor)  # the sizes of an upsampling that was taken out
     write_onnx(graph, card, target)
 
 

@@ -17,6 +17,7 @@ from edpct.data.tiling import windows
 from edpct.errors import QuantisationError
 from edpct.export.accuracy_aware import Guarded, fastest_runtime, quantise_within
 from edpct.export.fp16 import convert_fp16
+from edpct.export.graph import read_graph
 from edpct.export.int8 import quantise_int8
 from edpct.export.layers import int8_share, layers_of
 from edpct.progress import Progress
@@ -69,6 +70,11 @@ def quantise(
     card = card_of(source)
     if card.precision != "fp32":
         raise QuantisationError(f"{source.name} is {card.precision.upper()} already.", "Give the FP32 file.")
+    if read_graph(source).graph.input[0].type.tensor_type.elem_type != onnx.TensorProto.FLOAT:
+        raise QuantisationError(
+            f"{source.name} takes images as they are (normalisation is fused).",
+            "Give the plain file, and fuse afterwards: [fuse] in a recipe, or edpct compress.",
+        )
     dataset = dataset_of(card, data, layout, source)
     check_sizes(card.task, dataset, source)
     with full_disk_explained(target.parent):

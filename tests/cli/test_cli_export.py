@@ -80,6 +80,8 @@ def test_a_checkpoint_becomes_an_onnx_file_plain_and_fused(
         (("--size", "100"), "An input of 100x100 pixels does not fit the network. Use multiples of 32."),
         (("--fuse-argmax", "quarter"), "setting 'fuse.argmax': "),
         (("--data", "nowhere"), "nowhere"),
+        (("--out", "a.txt"), "--out a.txt does not end in .onnx. Give a file such as a.onnx."),
+        (("--out", "no/a.onnx"), "There is no folder no to write a.onnx to."),
     ],
 )
 def test_refused_in_one_sentence(
@@ -112,6 +114,7 @@ def test_a_plan_with_knobs(run: Run, compressed_run: Path, tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
+        (("--target", "rtx", "--out", "s.onnx"), "--out s.onnx does not end in .plan or .engine."),
         (("--target", "rtx", "--level", "5"), "TensorRT for RTX has no --level."),
         (("--target", "rtx", "--batch", "4,1,2"), "give the least, the best and the most images"),
         (("--target", "rtx", "--batch", "one"), "setting 'build.batch"),
@@ -124,4 +127,10 @@ def test_a_build_is_refused_in_one_sentence(
 ) -> None:
     answer = run("build", "--onnx", compressed_run / "student.onnx", "--out", "s.plan", *arguments)
     assert answer.code == 2 and said in " ".join(answer.err.split())
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_plan_is_not_built_of_weights(run: Run, compressed_run: Path, tmp_path: Path) -> None:
+    answer = run("build", "--onnx", compressed_run / "student.safetensors", "--target", "rtx", "--out", "s.plan")
+    assert answer.code == 2 and "student.safetensors is no .onnx file." in " ".join(answer.err.split())
     assert not list(tmp_path.iterdir())

@@ -11,6 +11,8 @@ import onnx
 import pytest
 
 from edpct.bench.requests import card_of
+from edpct.export.fuse import fuse
+from edpct.recipe import FuseSettings
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -51,8 +53,8 @@ def test_fp16(run: Run, compressed_run: Path, tmp_path: Path) -> None:
     [
         (("--onnx", "student-int8.onnx"), "student-int8.onnx is INT8 already. Give the FP32 file."),
         (("--onnx", "student.onnx", "--precision", "int4"), "There is no precision 'int4'. Choose int8 or fp16."),
-        (("--onnx", "student.onnx", "--images", "0"), "setting 'quantise.calibration_images'"),
-        (("--onnx", "student.onnx", "--data", "empty"), "empty"),
+        (("--onnx", "student.onnx", "--out", "x.onnx", "--images", "0"), "setting 'quantise.calibration_images'"),
+        (("--onnx", "student.onnx", "--out", "x.onnx", "--data", "empty"), "empty"),
         (
             (
                 "--onnx",
@@ -66,8 +68,10 @@ def test_refused_in_one_sentence(
     run: Run, compressed_run: Path, tmp_path: Path, arguments: tuple[str, ...], said: str
 ) -> None:
     (tmp_path / "empty").mkdir()
+    student = compressed_run / "student.onnx"
     for name in ("student.onnx", "student-int8.onnx"):
         (tmp_path / name).symlink_to(compressed_run / name)
+    fuse(student, tmp_path / "fused.onnx", card_of(student), FuseSettings())
     before = sorted(path.name for path in tmp_path.iterdir())
     done = run(*arguments)
     assert done.returncode == 2 and said in " ".join(done.stderr.split())

@@ -149,7 +149,9 @@ def claim_of(report: Report) -> Claim | None:
 
 
 def most_compressed(report: Report) -> str | None:
-    """The engine that the report is about: of the coarsest precision, then of the fewest MACs, then the last.
+    """The engine that the report is about: coarsest precision, then fewest MACs, then plain before fused, then the last.
+
+    A fused engine does more within the same scope, so that its factor would not be one of speed alone.
 
     Not the fastest: a pruned engine that was not trained again is fast too, and useless. None where there is no other
     engine than the reference.
@@ -157,7 +159,9 @@ def most_compressed(report: Report) -> str | None:
     others = [row for row in report.rows if row.name != report.reference_row().name]
     if not others:
         return None
-    return max(reversed(others), key=lambda row: (_COARSENESS.get(row.precision, 0), -row.macs)).name
+    return max(
+        reversed(others), key=lambda row: (_COARSENESS.get(row.precision, 0), -row.macs, "takes" not in row.details)
+    ).name
 
 
 def between(score: AccuracyReport) -> tuple[float, float] | None:
