@@ -149,10 +149,9 @@ def claim_of(report: Report) -> Claim | None:
 
 
 def most_compressed(report: Report) -> str | None:
-    """The engine that the report is about: coarsest precision, then fewest MACs, then plain before fused, then the last.
+    """The engine that the report is about: coarsest precision, fewest MACs, plain before fused, the last.
 
     A fused engine does more within the same scope, so that its factor would not be one of speed alone.
-
     Not the fastest: a pruned engine that was not trained again is fast too, and useless. None where there is no other
     engine than the reference.
     """
