@@ -28,6 +28,12 @@ def with_nan(model: onnx.ModelProto, path: Path) -> None:
     onnx.save(model, path)
 
 
+def with_infinity(model: onnx.ModelProto, path: Path) -> None:
+    (bias,) = [tensor for tensor in model.graph.initializer if tensor.name == "classifier.bias"]
+    bias.CopyFrom(onnx.numpy_helper.from_array(np.array([0, 0, 0, np.inf, 0, 0, 0], np.float32), bias.name))
+    onnx.save(model, path)
+
+
 def of_old_opset(model: onnx.ModelProto, path: Path) -> None:
     model.opset_import[0].version = 11
     onnx.save(model, path)
@@ -40,6 +46,7 @@ def truncated(model: onnx.ModelProto, path: Path) -> None:
 SAID = {
     without_weights: "bad.onnx keeps its weights in another file, which is not there.",
     with_nan: "bad.onnx: the weights 'classifier.bias' hold NaN or infinity.",
+    with_infinity: "bad.onnx: the weights 'classifier.bias' hold NaN or infinity.",
     of_old_opset: "bad.onnx is of opset 11, and edpct needs 13 or later.",
     truncated: "bad.onnx is not an ONNX model, or only part of one.",
 }

@@ -126,7 +126,7 @@ def test_fp16_says_what_it_is(fp16: Path, card: Card) -> None:
     assert read_card(fp16) == card.model_copy(update={"precision": "fp16"})
 
 
-@pytest.mark.parametrize("value", [65505.0, -70000.0, np.inf])
+@pytest.mark.parametrize("value", [65505.0, -70000.0])
 def test_fp16_refuses_a_weight_beyond_its_range(fp32: Path, card: Card, tmp_path: Path, value: float) -> None:
     model = onnx.load(fp32)
     (tensor,) = [t for t in model.graph.initializer if t.name == "classifier.weight"]
