@@ -28,6 +28,9 @@ def bench_command(
     batch: list[int] = typer.Option([1], "--batch", help="Images an inference; repeat for a sweep."),
     streams: int = typer.Option(1, "--streams", help="Above 1: also the throughput with that many requests in flight."),
     cuda_graph: str = typer.Option("on", "--cuda-graph", help="TensorRT as one CUDA graph: on, off or both."),
+    trusted: bool = typer.Option(
+        False, "--trust", help="Load plans without a sidecar, or not of its hash; a plan is code."
+    ),
     seconds: float = typer.Option(3.0, "--seconds", help="Least time spent timing each row in each scope."),
     runs: int = typer.Option(24, "--runs", help="Least number of inferences timed in each scope."),
     rounds: int = typer.Option(6, "--rounds", help="How often the rows take turns."),
@@ -59,6 +62,7 @@ def bench_command(
     from edpct.data.layouts import open_dataset
     from edpct.recipe import BenchSettings, Section
     from edpct.recipe.file import load_recipe
+    from edpct.runtimes.sidecar import trust
 
     class Asked(Section):
         bench: BenchSettings = BenchSettings()
@@ -73,6 +77,8 @@ def bench_command(
     }  # fmt: skip
     settings = load_recipe(Asked, None, flags).bench
     given = open_dataset(data, layout) if data is not None else None
+    for path in engine if trusted else []:
+        trust(path)
     requests, failures = plan_rows(engine, runtime, device, settings, progress)
     _check_reference(reference, requests)
     cards = [card_of(request.path) for request in requests]

@@ -31,6 +31,10 @@ def compress_command(
     spare: o.Spare = None,
     steps: int = typer.Option(None, "--steps", help="Distillation steps.  [default: 2000]"),
     lr: float = typer.Option(None, "--lr", help="Peak learning rate of distillation.  [default: 0.001]"),
+    qat: bool = typer.Option(
+        None, "--qat/--no-qat", help="Train with INT8 rounding after the distillation.  [default: no]"
+    ),
+    qat_steps: int = typer.Option(None, "--qat-steps", help="Steps of that.  [default: 300]"),
     size: o.Size = None,
     fuse_preprocess: o.FusePreprocess = None,
     fuse_argmax: o.FuseArgmax = None,
@@ -53,6 +57,7 @@ def compress_command(
             leave_out, spare,
         ),
         "distil.steps": steps, "distil.lr": lr, "build.target": target, "seed": seed,
+        "qat.enabled": qat, "qat.steps": qat_steps,
         "export.size": None if size is None else (size, size), "bench.threads": threads,
         "fuse.preprocess": fuse_preprocess, "fuse.argmax": fuse_argmax,
     }  # fmt: skip

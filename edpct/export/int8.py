@@ -9,8 +9,9 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -37,19 +38,13 @@ def quantise_int8(
     """
     if not images:
         raise QuantisationError("INT8 calibration needs at least one image.", "Give training images with --data.")
-    # Importing NNCF makes torch look for a CUDA compiler and complain; its own bars would go through ours.
-    logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
-    import nncf
-
     graph = read_graph(source)
-    logging.getLogger("nncf").setLevel(logging.ERROR)
     preprocessing = card.task.preprocessing
-    calibration = nncf.Dataset(images, lambda image: {INPUT: preprocessing.apply(image)})
-    try:
-        with contextlib.redirect_stdout(io.StringIO()):
+    with quiet_nncf() as nncf:
+        try:
             quantised = nncf.quantize(
                 graph,
-                calibration,
+                nncf.Dataset(images, lambda image: {INPUT: preprocessing.apply(image)}),
                 preset=nncf.QuantizationPreset.PERFORMANCE,  # symmetric activations: TensorRT has no zero points
                 target_device=nncf.TargetDevice.ANY,
                 model_type=nncf.ModelType.TRANSFORMER,
@@ -57,10 +52,22 @@ def quantise_int8(
                 fast_bias_correction=True,
                 ignored_scope=nncf.IgnoredScope(names=list(leave)) if leave else None,
             )
-    except (RuntimeError, ValueError, nncf.ValidationError, nncf.UnsupportedModelError) as error:
-        raise QuantisationError(f"NNCF cannot quantise {source.name}: {str(error).splitlines()[0]}") from error
+        except (RuntimeError, ValueError, nncf.ValidationError, nncf.UnsupportedModelError) as error:
+            raise QuantisationError(f"NNCF cannot quantise {source.name}: {str(error).splitlines()[0]}") from error
     make_signed(quantised)
     write_onnx(quantised, card.model_copy(update={"precision": "int8"}), target)
+
+
+@contextlib.contextmanager
+def quiet_nncf() -> Iterator[Any]:
+    """The package ``nncf``, without its warnings and its bars, which would go through ours."""
+    # Importing it makes torch look for a CUDA compiler and complain.
+    logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
+    import nncf
+
+    logging.getLogger("nncf").setLevel(logging.ERROR)
+    with contextlib.redirect_stdout(io.StringIO()):
+        yield nncf
 
 
 def make_signed(graph: onnx.ModelProto) -> None:

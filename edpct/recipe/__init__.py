@@ -21,6 +21,7 @@ from edpct.recipe.learning import (
     DistilSettings,
     OptimiseSettings,
     Precision,
+    QatSettings,
     RecoverySettings,
     SparseSettings,
     TeachSettings,
@@ -46,6 +47,7 @@ __all__ = [
     "OptimiseSettings",
     "Precision",
     "PruneSettings",
+    "QatSettings",
     "QuantiseRecipe",
     "QuantiseSettings",
     "RecoverySettings",
@@ -71,6 +73,7 @@ class CompressRecipe(Section):
     seed: int = Field(0, ge=0)
     prune: PruneSettings = PruneSettings()
     distil: DistilSettings = DistilSettings()
+    qat: QatSettings = QatSettings()
     export: ExportSettings = ExportSettings()
     quantise: QuantiseSettings = QuantiseSettings()
     fuse: FuseSettings = FuseSettings()

@@ -101,3 +101,19 @@ class DistilSettings(OptimiseSettings):
     akd: AKDSettings = AKDSettings()
     kl: float = Field(1.0, ge=0)
     temperature: float = Field(2.0, gt=0)
+
+
+class QatSettings(OptimiseSettings):
+    """Quantisation-aware training of the distilled student, by the losses of :class:`DistilSettings`.
+
+    Attributes:
+        enabled: whether it is done at all.
+        lr: peak learning rate, a tenth of distillation's: the weights are nearly where they should be.
+        precision: ``fp32`` unless said otherwise; bf16 has no more digits than INT8 itself.
+    """
+
+    enabled: bool = False
+    steps: int = Field(300, ge=1)
+    lr: float = Field(1e-4, gt=0)
+    precision: Precision = "fp32"
+    validate_every: int = Field(0, ge=0)

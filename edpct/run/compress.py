@@ -15,7 +15,7 @@ from edpct.recipe import CompressRecipe
 from edpct.run.datasets import dataset_of
 from edpct.run.folder import Committed, RunFolder, full_disk_explained
 from edpct.run.plan import run_stages
-from edpct.run.stages import QUANTISED, WEIGHTS, compression_stages
+from edpct.run.stages import AFTER_TRAINING, QUANTISED, WEIGHTS, compression_stages
 
 
 @dataclass(frozen=True)
@@ -68,14 +68,18 @@ def _publish(folder: RunFolder, done: dict[str, Committed], recipe: CompressReci
         **{name: ("quantise", name) for name in ("student-fp16.onnx", "student-int8.onnx")},
         "pictures.png": ("pictures", "pictures.png"),
     }
+    if "qat" in done:
+        wanted |= {"student-qat.safetensors": ("qat", WEIGHTS), AFTER_TRAINING[1]: ("quantise", AFTER_TRAINING[1])}
     made = {"fuse": done["fuse"].facts["fused"], "build": done["build"].facts["plans"]}
+    optional = {"student-qat.safetensors", AFTER_TRAINING[1]}
     for stem in (*QUANTISED, *(f"{stem}-fused" for stem in QUANTISED)):
         for stage, suffix in (("fuse", ".onnx"), ("build", ".plan"), ("build", ".plan.json")):
             name = f"{stem}{suffix}"
+            optional.add(name)
             if name.removesuffix(".json") in made[stage]:
                 wanted[name] = (stage, name)
-            elif name not in wanted:  # that of an earlier run would not belong to the files beside it
-                (folder.root / name).unlink(missing_ok=True)
+    for name in optional - wanted.keys():  # that of an earlier run would not belong to the files beside it
+        (folder.root / name).unlink(missing_ok=True)
     files = {name: folder.publish(done[stage].directory / source, name) for name, (stage, source) in wanted.items()}
     stages = tuple(
         StageReport(name=name, seconds=stage.seconds, facts=_summary(name, stage)) for name, stage in done.items()
@@ -109,6 +113,7 @@ def _summary(name: str, stage: Committed) -> dict[str, Any]:
             "widths",
         ),
         "distil": ("measures",),
+        "qat": ("measures",),
         "export": ("parity",),
         "quantise": ("calibration_images", "int8_macs", "guarded"),
         "fuse": ("fused",),

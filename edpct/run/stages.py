@@ -17,9 +17,10 @@ from edpct.bench.report.pictures import Shown, picture_sheet
 from edpct.bench.requests import Request, card_of
 from edpct.card import Card
 from edpct.data.samples import Dataset
-from edpct.data.sampling import sample_labelled
+from edpct.data.sampling import sample_labelled, sample_windows
 from edpct.distillation.learner import DistilLearner
 from edpct.export.build import build_plan, choose_target
+from edpct.export.fake_quantised import FakeQuantised
 from edpct.export.fuse import fuse
 from edpct.export.layers import int8_share, layers_of
 from edpct.export.onnx_export import export_onnx
@@ -47,6 +48,8 @@ ENGINES = (
     ("INT8", "student-int8.onnx", "quantise"),
 )
 FUSED = ("INT8, fused", "student-int8-fused.onnx", "fuse")  # one more, where something is fused
+# With QAT, "INT8" is the student that was trained for it, and this row what calibration alone makes of the distilled.
+AFTER_TRAINING = ("INT8, no QAT", "student-int8-ptq.onnx", "quantise")
 QUANTISED = ("student-fp16", "student-int8")
 
 
@@ -64,6 +67,12 @@ def compression_stages(teacher: Path, card: Card, dataset: Dataset, recipe: Comp
         name: getattr(recipe, name).model_dump(mode="json") for name in type(recipe).model_fields if name != "seed"
     }
     torch_version, onnx_versions = ("torch",), ("torch", "onnx", "onnxsim", "onnxscript")
+    qat = [
+        Stage(
+            "qat", ("teacher", "distil"), {**settings["qat"], "losses": settings["distil"], **common},
+            ("torch", "nncf"), partial(_qat, recipe, dataset),
+        )
+    ] if recipe.qat.enabled else []  # fmt: skip
     return [
         Stage(
             "teacher", (), {"sha256": sha256_of(teacher), "size": size}, torch_version, partial(_teacher, teacher, card)
@@ -76,9 +85,10 @@ def compression_stages(teacher: Path, card: Card, dataset: Dataset, recipe: Comp
             "distil", ("teacher", "prune"), {**settings["distil"], **common}, torch_version,
             partial(_distil, recipe, dataset),
         ),
+        *qat,
         Stage(
-            "export", ("teacher", "prune", "distil"), {**settings["export"], **common}, onnx_versions,
-            partial(_export, recipe, dataset), format=2,
+            "export", ("teacher", "prune", "distil", *(stage.name for stage in qat)),
+            {**settings["export"], **common}, onnx_versions, partial(_export, recipe, dataset), format=2,
         ),
         Stage(
             "quantise", ("export",), {**settings["quantise"], **common}, ("onnx", "onnxruntime", "nncf"),
@@ -174,6 +184,25 @@ def _distil(recipe: CompressRecipe, dataset: Dataset, desk: Desk) -> dict[str, A
     return history.as_dict()
 
 
+def _qat(recipe: CompressRecipe, dataset: Dataset, desk: Desk) -> dict[str, Any]:
+    teacher = load_checkpoint(desk.file("teacher", WEIGHTS))
+    student = load_checkpoint(desk.file("distil", WEIGHTS))
+    task = student.card.task
+    size = task.preprocessing
+    images = sample_windows(dataset, "train", recipe.quantise.calibration_images, size.height, size.width, recipe.seed)
+    torch.manual_seed(recipe.seed)
+    desk.progress.say("Placing quantisers in the student.")
+    quantised = FakeQuantised(student.model, [torch.from_numpy(size.apply(image)) for image in images])
+    learner = DistilLearner(quantised, teacher.model, recipe.distil, task.ignore_index, task.num_classes)
+    history = Training(
+        learner, dataset, task, recipe.qat,
+        seed=recipe.seed, workspace=desk.workspace, fingerprint=desk.workspace.name, progress=desk.progress,
+        title="Training with INT8 rounding",
+    ).run()  # fmt: skip
+    save_checkpoint(desk.workspace / WEIGHTS, quantised.trained, student.card)
+    return history.as_dict()
+
+
 def _student_name(teacher: str) -> str:
     return f"E{teacher}" if teacher.startswith("DP-CTNet") else f"{teacher}, distilled"
 
@@ -183,7 +212,8 @@ def _export(recipe: CompressRecipe, dataset: Dataset, desk: Desk) -> dict[str, A
     size = load_checkpoint(desk.file("teacher", WEIGHTS)).card.task.preprocessing
     shown = sample_labelled(dataset, "val", PARITY_IMAGES, size.height, size.width, recipe.seed)
     images, truth = [window.image for window in shown], [window.labels for window in shown]
-    names = {"teacher": "teacher.onnx", "prune": "pruned.onnx", "distil": "student.onnx"}
+    names = {"teacher": "teacher.onnx", "prune": "pruned.onnx", "distil": "student.onnx", "qat": "student-qat.onnx"}
+    names = {stage: name for stage, name in names.items() if stage in desk.parents}
     with desk.progress.task("Exporting", len(names)) as update:
         for done, (stage, name) in enumerate(names.items(), 1):
             checkpoint = load_checkpoint(desk.file(stage, WEIGHTS))
@@ -199,16 +229,21 @@ def _export(recipe: CompressRecipe, dataset: Dataset, desk: Desk) -> dict[str, A
 
 def _quantise(recipe: CompressRecipe, dataset: Dataset, desk: Desk) -> dict[str, Any]:
     source = desk.file("export", "student.onnx")
-    card = card_of(source)
-    int8, facts = desk.workspace / "student-int8.onnx", desk.workspace / "guarded.json"
-    write_fp16(source, desk.workspace / "student-fp16.onnx", card, dataset, recipe.seed)
-    if not facts.exists():  # an interrupted attempt left it, written after the graph
-        guarded = write_int8(source, int8, card, dataset, recipe.quantise, recipe.seed, desk.progress)
-        facts.write_text(json.dumps(asdict(guarded) if guarded is not None else None), encoding="utf-8")
+    write_fp16(source, desk.workspace / "student-fp16.onnx", card_of(source), dataset, recipe.seed)
+    sources = {"student-int8.onnx": source}
+    if recipe.qat.enabled:
+        sources = {"student-int8.onnx": desk.file("export", "student-qat.onnx"), AFTER_TRAINING[1]: source}
+    found = {}
+    for name, fp32 in sources.items():
+        target, said = desk.workspace / name, desk.workspace / f"{Path(name).stem}.json"
+        if not said.exists():  # an interrupted attempt left it, written after the graph
+            guarded = write_int8(fp32, target, card_of(fp32), dataset, recipe.quantise, recipe.seed, desk.progress)
+            said.write_text(json.dumps(asdict(guarded) if guarded is not None else None), encoding="utf-8")
+        found[name] = json.loads(said.read_text(encoding="utf-8"))
     return {
         "calibration_images": recipe.quantise.calibration_images,
-        "int8_macs": int8_share(layers_of(onnx.load(int8))),
-        "guarded": json.loads(facts.read_text(encoding="utf-8")),
+        "int8_macs": int8_share(layers_of(onnx.load(desk.workspace / "student-int8.onnx"))),
+        "guarded": found["student-int8.onnx"],
     }
 
 
@@ -237,9 +272,10 @@ def _build(recipe: CompressRecipe, desk: Desk) -> dict[str, Any]:
 
 def _bench(recipe: CompressRecipe, dataset: Dataset, desk: Desk) -> dict[str, Any]:
     load = load_average()
+    rows = [*ENGINES, *([AFTER_TRAINING] if recipe.qat.enabled else []), *([FUSED] if recipe.fuse.anything else [])]
     requests = [
         Request(title, desk.file(stage, name), runtime, batch=batch, options=Options(threads=recipe.bench.threads))
-        for title, name, stage in (*ENGINES, *([FUSED] if recipe.fuse.anything else []))
+        for title, name, stage in rows
         for runtime in recipe.bench.runtimes
         for batch in recipe.bench.batch
     ]

@@ -17,7 +17,7 @@ from typing import BinaryIO
 from edpct.card import CARD_KEY, Card
 from edpct.errors import EngineError, MissingPackageError
 from edpct.runtimes.content import require_file, sha256_of
-from edpct.runtimes.sidecar import read_sidecar
+from edpct.runtimes.sidecar import is_trusted, read_sidecar, sidecar_path
 
 __all__ = ["read_card", "sha256_of"]
 
@@ -50,7 +50,7 @@ def read_card(path: Path) -> Card | None:
     if suffix == ".onnx":
         return _parse(_onnx_metadata(path), path)
     if suffix in (".plan", ".engine"):
-        return read_sidecar(path).card
+        return _plan_card(path)
     if suffix == ".safetensors":
         return _parse(_safetensors_metadata(path), path)
     if suffix == ".pt":
@@ -59,6 +59,19 @@ def read_card(path: Path) -> Card | None:
         f"{path.name} is no engine or checkpoint that edpct knows.",
         "It opens .onnx, .plan, .engine, .safetensors and .pt.",
     )
+
+
+def _plan_card(path: Path) -> Card | None:
+    """Of its sidecar; of a trusted plan without one, of the ONNX file of the same name."""
+    source = path.with_suffix(".onnx")
+    if sidecar_path(path).exists() or not is_trusted(path):
+        return read_sidecar(path).card
+    if not source.exists():
+        raise EngineError(
+            f"{path.name} has no sidecar, so that nothing says its classes and its normalisation.",
+            f"Put the ONNX file that it was built from beside it as {source.name}.",
+        )
+    return read_card(source)
 
 
 def _parse(metadata: dict[str, str], path: Path) -> Card | None:

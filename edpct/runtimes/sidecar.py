@@ -2,7 +2,8 @@
 
 A plan is tied to the builder's version, the GPU's compute capability and the operating system, and says none
 of this in a way that can be read without loading it. A serialized engine is code: the bytes are compared with
-the sidecar's hash before TensorRT sees them.
+the sidecar's hash before TensorRT sees them. A plan that nothing vouches for, or whose hash differs, is refused unless
+the user says that they trust it (:func:`trust`).
 """
 
 from __future__ import annotations
@@ -21,6 +22,11 @@ from edpct.errors import EngineError
 
 Builder = Literal["tensorrt", "tensorrt-rtx"]
 AMPERE = (8, 0)  # compute capability
+# An environment variable, so that the processes that this one starts trust what it trusts.
+TRUST_VARIABLE = "EDPCT_TRUST_PLANS"
+
+
+TRUSTING = "A plan is code; if you trust this one: --trust."
 
 
 class TensorInfo(BaseModel):
@@ -74,6 +80,18 @@ class Sidecar(BaseModel):
     hardware_compatible: Literal["off", "ampere+", "same-capability"] = "off"
 
 
+def trust(plan: Path) -> None:
+    """Allow this process, and those that it starts, to load this plan although nothing vouches for its bytes."""
+    if not is_trusted(plan):
+        known = os.environ.get(TRUST_VARIABLE)
+        os.environ[TRUST_VARIABLE] = os.pathsep.join(filter(None, [known, str(plan.resolve())]))
+
+
+def is_trusted(plan: Path) -> bool:
+    """Whether :func:`trust` was called for it here or in a parent process, or the user's environment names it."""
+    return str(plan.resolve()) in os.environ.get(TRUST_VARIABLE, "").split(os.pathsep)
+
+
 def sidecar_path(plan: Path) -> Path:
     """Where a plan's sidecar lies: ``student.plan`` has ``student.plan.json``."""
     return plan.with_name(plan.name + ".json")
@@ -111,7 +129,7 @@ def read_sidecar(plan: Path) -> Sidecar:
     except FileNotFoundError as error:
         raise EngineError(
             f"{plan.name} has no sidecar {path.name} beside it, so that nothing says what built it.",
-            "Copy both files together, or build it here from its ONNX with: edpct build",
+            f"Copy both files together, or build it here from its ONNX with: edpct build. {TRUSTING}",
         ) from error
     except (OSError, UnicodeDecodeError, ValidationError) as error:
         raise EngineError(
@@ -120,7 +138,7 @@ def read_sidecar(plan: Path) -> Sidecar:
         ) from error
 
 
-def load_plan(plan: Path, *, builder: str, version: str, compute_capability: str) -> tuple[Sidecar, bytes]:
+def load_plan(plan: Path, *, builder: str, version: str, compute_capability: str) -> tuple[Sidecar | None, bytes]:
     """A plan's bytes, once its sidecar has vouched for them on this machine.
 
     Args:
@@ -129,9 +147,15 @@ def load_plan(plan: Path, *, builder: str, version: str, compute_capability: str
         version: that runtime's ``__version__``.
         compute_capability: of the GPU ("8.7").
 
+    Returns:
+        The sidecar, None for a trusted plan that has none, and the bytes.
+
     Raises:
-        EngineError: another builder, version, operating system or GPU, or bytes that are not the sidecar's.
+        EngineError: another builder, version, operating system or GPU; no sidecar, or bytes that are not the sidecar's,
+            and the plan is not trusted.
     """
+    if is_trusted(plan) and not sidecar_path(plan).exists():
+        return None, _read(plan)
     sidecar = read_sidecar(plan)
     _check_origin(plan, sidecar, builder, version)
     _check_machine(plan, sidecar, compute_capability)
@@ -139,19 +163,21 @@ def load_plan(plan: Path, *, builder: str, version: str, compute_capability: str
 
 
 def check_plan(plan: Path) -> None:
-    """Refuse a plan without sidecar, or with another plan's; needs no GPU.
+    """Refuse a plan without sidecar, or with another plan's, unless it is trusted; needs no GPU.
 
     Raises:
         EngineError: no sidecar, or bytes that are not the sidecar's.
     """
-    _vouched(plan, read_sidecar(plan))
+    if not is_trusted(plan):
+        _vouched(plan, read_sidecar(plan))
 
 
 def _vouched(plan: Path, sidecar: Sidecar) -> bytes:
     content = _read(plan)
-    if hashlib.sha256(content).hexdigest() != sidecar.plan_sha256:
+    if hashlib.sha256(content).hexdigest() != sidecar.plan_sha256 and not is_trusted(plan):
         raise EngineError(
-            f"{plan.name} is not the file that its sidecar describes (its SHA-256 differs).", _again(sidecar)
+            f"{plan.name} is not the file that its sidecar describes (its SHA-256 differs).",
+            f"{_again(sidecar)}. {TRUSTING}",
         )
     return content
 

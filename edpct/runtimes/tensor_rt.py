@@ -41,7 +41,7 @@ class _Buffer:
 class _Engine:
     """A deserialised plan and the GPU's primary context; the requests of one plan share it."""
 
-    def __init__(self, path: Path, runtime: Runtime, gpu: GpuDevice, sidecar: Sidecar, plan: bytes) -> None:
+    def __init__(self, path: Path, runtime: Runtime, gpu: GpuDevice, sidecar: Sidecar | None, plan: bytes) -> None:
         import pycuda.driver as cuda
 
         self.name = path.name
@@ -51,13 +51,14 @@ class _Engine:
         self.details = {
             "version": str(self.trt.__version__),
             "provider": f"{runtime.title} on {gpu.name} (compute capability {gpu.compute_capability})",
-            "precision": sidecar.precision,
+            "precision": "unknown" if sidecar is None else sidecar.precision,
         }
         cuda.init()
         self._context: Any = cuda.Device(0).retain_primary_context()
         self.log: Any = _make_log(self.trt)  # must outlive the runtime
         self._deserialiser: tensorrt.Runtime = self.trt.Runtime(self.log)  # must outlive the engine
-        if sidecar.version_compatible:  # it brings host code, and the sidecar's hash has vouched for it
+        # A version-compatible plan brings host code, which a hash or the user has vouched for by now.
+        if sidecar is None or sidecar.version_compatible:
             self._deserialiser.engine_host_code_allowed = True
         with self.on_gpu():
             self.inner: tensorrt.ICudaEngine = self._deserialiser.deserialize_cuda_engine(plan)
@@ -213,8 +214,8 @@ def open_session(path: Path, *, runtime: Runtime, device: str, options: Options)
     """Open a plan on the first GPU; ``device`` has nothing to choose here.
 
     Raises:
-        EngineError: no GPU; a sidecar that is missing or names another builder, version, system or GPU; a
-            plan that is not the sidecar's; TensorRT or CUDA failed.
+        EngineError: no GPU; a sidecar that names another builder, version, system or GPU; one that is missing, or a
+            plan that is not the sidecar's, where it is not trusted; TensorRT or CUDA failed.
     """
     gpu = require_gpu(path).devices[0]
     version = str(importlib.import_module(runtime.packages[0]).__version__)

@@ -412,6 +412,17 @@ def test_a_sidecar_that_contradicts_its_plan(edpct: Edpct, compressed_run: Path,
     refused(edpct("bench", "--engine", plan), "a.plan.json, the sidecar of a.plan, cannot be read.")
 
 
+def test_a_plan_without_a_sidecar_is_opened_only_where_it_is_trusted(
+    edpct: Edpct, compressed_run: Path, tmp_path: Path
+) -> None:
+    pytest.importorskip("tensorrt_rtx")
+    plan = Path(shutil.copy(compressed_run / "student-fp16.plan", tmp_path / "a.plan"))
+    done = edpct("bench", "--engine", plan)
+    refused(done, "a.plan has no sidecar a.plan.json beside it")
+    assert done.err.rstrip().endswith("A plan is code; if you trust this one: --trust.")
+    refused(edpct("bench", "--engine", plan, "--trust"), "a.plan needs an NVIDIA GPU and this machine has none")
+
+
 @pytest.mark.parametrize(
     ("arguments", "what"),
     [

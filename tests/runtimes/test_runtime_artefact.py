@@ -15,6 +15,7 @@ from conv_relu_network import ConvRelu
 from edpct.card import CARD_KEY, Card
 from edpct.errors import EngineError, MissingPackageError
 from edpct.runtimes.artefact import read_card, sha256_of
+from edpct.runtimes.sidecar import TRUST_VARIABLE, trust
 
 
 def with_metadata(conv_relu: ConvRelu, path: Path, entries: dict[str, str], *, weights: int = 0) -> Path:
@@ -158,3 +159,19 @@ def test_sha256(tmp_path: Path) -> None:
     assert sha256_of(path) == hashlib.sha256(path.read_bytes()).hexdigest()
     with pytest.raises(EngineError, match="cannot be read"):
         sha256_of(tmp_path / "nowhere")
+
+
+def test_the_card_of_a_trusted_plan_without_sidecar(
+    conv_relu: ConvRelu, tmp_path: Path, card: Card, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(TRUST_VARIABLE, "")
+    plan = tmp_path / "a.plan"
+    plan.write_bytes(b"a plan")
+    with pytest.raises(EngineError, match=r"a\.plan has no sidecar a\.plan\.json beside it"):
+        read_card(plan)
+    trust(plan)
+    with pytest.raises(EngineError, match="nothing says its classes") as caught:
+        read_card(plan)
+    assert caught.value.hint == "Put the ONNX file that it was built from beside it as a.onnx."
+    with_metadata(conv_relu, tmp_path / "a.onnx", {CARD_KEY: card.model_dump_json()})
+    assert read_card(plan) == card

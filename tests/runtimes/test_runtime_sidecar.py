@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from edpct.errors import EngineError
-from edpct.runtimes.sidecar import load_plan, read_sidecar, sidecar_path, write_sidecar
+from edpct.runtimes.sidecar import (
+    TRUST_VARIABLE,
+    is_trusted,
+    load_plan,
+    read_sidecar,
+    sidecar_path,
+    trust,
+    write_sidecar,
+)
 
 PlanWriter = Callable[..., Path]
 REBUILD = "Build it again on this machine with: edpct build student.onnx"
@@ -88,7 +98,44 @@ def test_other_bytes(write_plan: PlanWriter) -> None:
     plan.write_bytes(b"a plan of someone else's")
     error = refusal(plan)
     assert error.what == "student.plan is not the file that its sidecar describes (its SHA-256 differs)."
-    assert error.hint == REBUILD
+    assert error.hint == f"{REBUILD}. A plan is code; if you trust this one: --trust."
+
+
+@pytest.fixture
+def trusting(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(TRUST_VARIABLE, "")  # so that it is put back
+
+
+def test_other_bytes_load_where_the_plan_is_trusted(write_plan: PlanWriter, trusting: None) -> None:
+    plan = write_plan()
+    plan.write_bytes(b"a plan of someone else's")
+    trust(plan)
+    sidecar, content = load_plan(plan, builder="tensorrt", version="10.3.0", compute_capability="8.7")
+    assert (sidecar, content) == (read_sidecar(plan), b"a plan of someone else's")
+    assert refusal(plan, version="10.4.0").hint == REBUILD, "trust is about code, not about what can work"
+
+
+def test_a_trusted_plan_needs_no_sidecar(write_plan: PlanWriter, trusting: None) -> None:
+    plan = write_plan(b"the bytes")
+    sidecar_path(plan).unlink()
+    trust(plan)
+    assert load_plan(plan, builder="tensorrt", version="11.4.0", compute_capability="7.5") == (None, b"the bytes")
+
+
+def test_trust_is_for_one_plan_and_for_processes_started_from_here(
+    write_plan: PlanWriter, trusting: None, tmp_path: Path
+) -> None:
+    plan, other = write_plan(), tmp_path / "other.plan"
+    trust(other)
+    assert is_trusted(other) and not is_trusted(plan)
+    trust(plan)
+    asked = (
+        "import sys; from pathlib import Path; from edpct.runtimes.sidecar import is_trusted; "
+        "print([is_trusted(Path(path)) for path in sys.argv[1:]])"
+    )
+    command = [sys.executable, "-c", asked, str(plan), str(other), "stranger.plan"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.strip() == "[True, True, False]"
 
 
 def test_no_sidecar(write_plan: PlanWriter) -> None:

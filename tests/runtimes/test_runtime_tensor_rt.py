@@ -26,6 +26,7 @@ from edpct.runtimes import gpu
 from edpct.runtimes.cuda_graph import CudaGraph
 from edpct.runtimes.gpu import GpuDevice, GpuState
 from edpct.runtimes.session import Options, Session
+from edpct.runtimes.sidecar import TRUST_VARIABLE, sidecar_path, trust
 from edpct.runtimes.table import RUNTIMES, open_session
 from edpct.runtimes.tensor_rt import TensorRTSession
 
@@ -537,6 +538,19 @@ def test_a_sidecar_that_does_not_fit_keeps_the_plan_from_tensorrt(write_plan: Pl
         open_session(write_plan(builder_version="10.7.0"), "tensorrt")
     with pytest.raises(EngineError, match="SHA-256 differs"):
         open_session(write_plan(plan_sha256="0" * 64), "tensorrt")
+
+
+@pytest.mark.parametrize("lacking", ["the hash", "the sidecar"])
+def test_a_plan_that_nothing_vouches_for_opens_where_it_is_trusted(
+    write_plan: PlanWriter, monkeypatch: pytest.MonkeyPatch, lacking: str
+) -> None:
+    monkeypatch.setenv(TRUST_VARIABLE, "")
+    plan = write_plan(plan_sha256="0" * 64)
+    if lacking == "the sidecar":
+        sidecar_path(plan).unlink()
+    trust(plan)
+    with open_session(plan, "tensorrt") as session:
+        assert session.details["precision"] == ("unknown" if lacking == "the sidecar" else "fp16")
 
 
 def test_a_plan_that_tensorrt_refuses(write_plan: PlanWriter) -> None:
