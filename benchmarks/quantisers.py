@@ -14,7 +14,6 @@ import argparse
 import json
 import shlex
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -119,7 +118,7 @@ def train(network: nn.Module, card: Card, dataset: Dataset, steps: int, folder: 
 
 
 def quantised(source: Path, dataset: Dataset, progress: Progress) -> Iterator[tuple[str, dict[str, Any]]]:
-    """What came of each way by its name: seconds it took, share of INT8, and what TensorRT says."""
+    """What came of each way by its name: share of INT8, and what TensorRT says."""
     settings = QuantiseSettings()
     count = settings.calibration_images + settings.guard_images
     shown = sample_labelled(dataset, "train", count, SIZE, SIZE, SEED)
@@ -130,11 +129,9 @@ def quantised(source: Path, dataset: Dataset, progress: Progress) -> Iterator[tu
         said = target.with_suffix(".json")
         if not said.exists():
             progress.say(f"{source.stem}: {way}")
-            began = time.monotonic()
             function(Material(source, target, card_of(source), images, held, progress))
             facts = {
                 "file": target.name,
-                "seconds": time.monotonic() - began,
                 "int8": int8_share(layers_of(onnx.load(target))),
                 "tensorrt": built(target, progress),
             }
@@ -190,7 +187,7 @@ def page(report: Report, requests: list[Request], made: dict[str, dict[str, dict
 def table(report: Report, requests: list[Request], made: dict[str, dict[str, dict[str, Any]]]) -> Table:
     header = [
         "network", "INT8 by", "mIoU %", "points", "worst class, points", "% of MACs in INT8", "FPS", "factor",
-        "TensorRT builds it", "seconds to make",
+        "TensorRT builds it",
     ]  # fmt: skip
     found = {row.name: row for row in report.rows}
     lines = []
@@ -198,12 +195,12 @@ def table(report: Report, requests: list[Request], made: dict[str, dict[str, dic
         base = found[f"{network} FP32"]
         assert base.accuracy is not None
         fps = base.latency["transfer"].fps
-        lines.append([network, "(FP32)", f"{100 * base.accuracy.miou:.2f}", "", "", "0", f"{fps:.1f}", "1", "", ""])
+        lines.append([network, "(FP32)", f"{100 * base.accuracy.miou:.2f}", "", "", "0", f"{fps:.1f}", "1", ""])
         for way, facts in ways.items():
             row = found[f"{network} {way}"]
             speed = row.latency["transfer"].fps
             line = [network, way, *accuracy(row, base), f"{100 * facts['int8']:.1f}", f"{speed:.1f}"]
-            line += [f"{speed / fps:.2f}", "yes" if facts["tensorrt"] == "yes" else "no", f"{facts['seconds']:.0f}"]
+            line += [f"{speed / fps:.2f}", "yes" if facts["tensorrt"] == "yes" else "no"]
             lines.append(line)
     return header, lines
 

@@ -22,6 +22,8 @@ from edpct.errors import QuantisationError
 from edpct.export.graph import read_graph
 from edpct.export.onnx_export import INPUT, write_onnx
 
+SMOOTHING = "/nncf_smooth_quant"  # how NNCF ends the names of its multiplications
+
 
 def quantise_int8(
     source: Path, target: Path, card: Card, images: Sequence[NDArray[np.uint8]], leave: Sequence[str] = ()
@@ -55,6 +57,7 @@ def quantise_int8(
         except (RuntimeError, ValueError, nncf.ValidationError, nncf.UnsupportedModelError) as error:
             raise QuantisationError(f"NNCF cannot quantise {source.name}: {str(error).splitlines()[0]}") from error
     make_signed(quantised)
+    unsmooth(quantised)
     write_onnx(quantised, card.model_copy(update={"precision": "int8"}), target)
 
 
@@ -94,3 +97,36 @@ def make_signed(graph: onnx.ModelProto) -> None:
     for value in graph.graph.value_info:  # codes, also where they pass a Reshape or Transpose before they are read
         if value.type.tensor_type.elem_type == onnx.TensorProto.UINT8:
             value.type.tensor_type.elem_type = onnx.TensorProto.INT8
+
+
+def unsmooth(graph: onnx.ModelProto) -> None:
+    """Take back NNCF's smoothing where the product behind it stays in floating point, in place.
+
+    SmoothQuant (Xiao et al., arXiv 2211.10438) scales a product's input down and its weights up, for the quantisers
+    between them. Without quantisers it is work for nothing, and OpenVINO 2026.4 computes such graphs wrongly.
+    """
+    tensors = {tensor.name: tensor for tensor in graph.graph.initializer}
+    readers: dict[str, list[onnx.NodeProto]] = {}
+    for node in graph.graph.node:
+        for name in node.input:
+            readers.setdefault(name, []).append(node)
+    for node in [node for node in graph.graph.node if node.name.endswith(SMOOTHING)]:
+        products = readers.get(node.output[0], [])
+        scale = onnx.numpy_helper.to_array(tensors[node.input[1]]).reshape(-1)
+        if not all(
+            _is_plain(product, node.output[0], tensors) and len(readers[product.input[1]]) == 1 for product in products
+        ):
+            continue
+        for product in products:
+            weight = tensors[product.input[1]]
+            values = onnx.numpy_helper.to_array(weight)
+            flipped = any(entry.name == "transB" and entry.i for entry in product.attribute)
+            smoothed = values * (scale if flipped else scale[:, None])
+            weight.CopyFrom(onnx.numpy_helper.from_array(smoothed.astype(values.dtype), weight.name))
+            product.input[0] = node.input[0]
+        graph.graph.node.remove(node)
+
+
+def _is_plain(node: onnx.NodeProto, smoothed: str, tensors: dict[str, onnx.TensorProto]) -> bool:
+    """Whether a product reads the smoothed tensor and constant weights, both in floating point."""
+    return node.op_type in ("Gemm", "MatMul") and node.input[0] == smoothed and node.input[1] in tensors
