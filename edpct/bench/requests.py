@@ -11,7 +11,7 @@ from PIL import Image
 from edpct.bench.report.schema import FailureReport
 from edpct.card import Card
 from edpct.data.layouts import open_source
-from edpct.data.samples import Dataset
+from edpct.data.samples import Dataset, Split
 from edpct.errors import DataError, EdpctError, EngineError
 from edpct.progress import Progress
 from edpct.recipe import BenchSettings
@@ -149,8 +149,8 @@ def check_classes(task: Task, dataset: Dataset, path: Path) -> None:
         )
 
 
-def check_sizes(task: Task, dataset: Dataset, path: Path) -> None:
-    """Refuse val images that do not fill the engine's input: what was missing would be measured on mirrored pixels.
+def check_sizes(task: Task, dataset: Dataset, path: Path, split: Split = "val") -> None:
+    """Refuse images that do not fill the engine's input: what was missing would be measured on mirrored pixels.
 
     A few rows may be missing (:data:`LEAST_SHARE`): images cropped to a round size less a border are common.
 
@@ -158,7 +158,7 @@ def check_sizes(task: Task, dataset: Dataset, path: Path) -> None:
         DataError: an image is smaller, or cannot be read.
     """
     size = task.preprocessing
-    for sample in dataset.split("val"):
+    for sample in dataset.split(split):
         try:
             with Image.open(sample.image) as image:
                 width, height = image.size

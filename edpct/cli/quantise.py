@@ -16,6 +16,9 @@ def quantise_command(
     data: o.Data = None,
     layout: o.Layout = None,
     images: int = typer.Option(None, "--images", help="Training windows for the calibration.  [default: 64]"),
+    calibration: str = typer.Option(
+        None, "--calibration", help="Ranges by minmax, percentile, mse or entropy.  [default: minmax]"
+    ),
     max_miou_drop: float = typer.Option(
         None, "--max-miou-drop", help="Points of mIoU that INT8 may lose; what costs most stays FP32.  [default: 0.5]"
     ),
@@ -34,8 +37,8 @@ def quantise_command(
     if precision not in ("int8", "fp16"):
         raise RecipeError(f"There is no precision '{precision}'.", "Choose int8 or fp16.")
     flags = {
-        "quantise.calibration_images": images, "quantise.max_miou_drop": max_miou_drop,
-        "quantise.guard_images": guard_images, "seed": seed,
+        "quantise.calibration_images": images, "quantise.calibration": calibration,
+        "quantise.max_miou_drop": max_miou_drop, "quantise.guard_images": guard_images, "seed": seed,
     }  # fmt: skip
     recipe = load_recipe(QuantiseRecipe, None, flags)
     require_compress("quantising")

@@ -22,6 +22,7 @@ from edpct.export.graph import read_graph
 from edpct.export.int8 import quantise_int8
 from edpct.export.layers import Layer, groups_of, int8_share, layers_of
 from edpct.progress import Progress
+from edpct.recipe import Calibration
 from edpct.runtimes.ports import predictor
 from edpct.runtimes.session import Options
 from edpct.runtimes.table import RUNTIMES, open_session
@@ -70,20 +71,28 @@ class Guarded:
 
 
 def quantise_within(
-    source: Path, target: Path, card: Card, images: Images, windows: Sequence[Window], limit: float, progress: Progress
+    source: Path,
+    target: Path,
+    card: Card,
+    images: Images,
+    windows: Sequence[Window],
+    limit: float,
+    progress: Progress,
+    calibration: Calibration = "minmax",
 ) -> Guarded:
     """Write the INT8 version of an FP32 ONNX file that loses at most ``limit`` points of mIoU.
 
     Args:
         images: to calibrate on, (H, W, 3), uint8, at the card's input size.
         windows: labelled, to measure on; neither of the val split.
+        calibration: see :func:`edpct.export.int8.quantise_int8`.
 
     Raises:
         QuantisationError: no calibration images, or NNCF cannot quantise the graph.
         EngineError: no CPU runtime opens the graphs.
     """
-    search = _Search(source, target, card, images, windows)
-    quantise_int8(source, target, card, images)
+    search = _Search(source, target, card, images, windows, calibration)
+    search.write(target, (), images)
     before = search.miou(source)
     loss_of_all = loss = before - search.miou(target)
     groups: tuple[GroupLoss, ...] = ()
@@ -111,15 +120,24 @@ def fastest_runtime() -> str:
 class _Search:
     """One graph, its groups, and the means to quantise some of them and to measure what comes out."""
 
-    def __init__(self, source: Path, target: Path, card: Card, images: Images, windows: Sequence[Window]) -> None:
+    def __init__(
+        self,
+        source: Path,
+        target: Path,
+        card: Card,
+        images: Images,
+        windows: Sequence[Window],
+        calibration: Calibration,
+    ) -> None:
         self.source, self.card, self.images, self.windows = source, card, images, windows
         self.groups = groups_of(layers_of(read_graph(source)))
         self.trial = target.with_name(f".{target.stem}-trial.onnx")
         self.runtime = fastest_runtime()
+        self.calibration = calibration
 
     def write(self, path: Path, left_out: Iterable[str], images: Images) -> None:
         names = [layer.name for group in left_out for layer in self.groups[group]]
-        quantise_int8(self.source, path, self.card, images, leave=names)
+        quantise_int8(self.source, path, self.card, images, leave=names, calibration=self.calibration)
 
     def miou(self, path: Path) -> float:
         """In points, 0..100."""

@@ -19,20 +19,28 @@ from numpy.typing import NDArray
 
 from edpct.card import Card
 from edpct.errors import QuantisationError
+from edpct.export.calibration import recalibrate
 from edpct.export.graph import read_graph
 from edpct.export.onnx_export import INPUT, write_onnx
+from edpct.recipe import Calibration
 
 SMOOTHING = "/nncf_smooth_quant"  # how NNCF ends the names of its multiplications
 
 
 def quantise_int8(
-    source: Path, target: Path, card: Card, images: Sequence[NDArray[np.uint8]], leave: Sequence[str] = ()
+    source: Path,
+    target: Path,
+    card: Card,
+    images: Sequence[NDArray[np.uint8]],
+    leave: Sequence[str] = (),
+    calibration: Calibration = "minmax",
 ) -> None:
     """Write the INT8 version of an FP32 ONNX file.
 
     Args:
         images: calibration images (H, W, 3), uint8, at the card's input size; from the train split, never from val.
         leave: names of nodes that stay in FP32.
+        calibration: how the ranges of activations are found, see :mod:`edpct.export.calibration`.
 
     Raises:
         ExportError: the file cannot be read.
@@ -58,6 +66,8 @@ def quantise_int8(
             raise QuantisationError(f"NNCF cannot quantise {source.name}: {str(error).splitlines()[0]}") from error
     make_signed(quantised)
     unsmooth(quantised)
+    if calibration != "minmax":
+        recalibrate(quantised, ({INPUT: preprocessing.apply(image)} for image in images), calibration)
     write_onnx(quantised, card.model_copy(update={"precision": "int8"}), target)
 
 

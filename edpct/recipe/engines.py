@@ -11,6 +11,7 @@ from edpct.recipe.section import Section
 
 Target = Literal["tensorrt", "jetson-orin", "rtx"]
 ArgmaxAt = Literal["off", "full", "half", "head"]
+Calibration = Literal["minmax", "percentile", "mse", "entropy"]
 LOW_MEMORY_WORKSPACE = 512  # MiB
 
 
@@ -36,11 +37,14 @@ class QuantiseSettings(Section):
     """FP16 and INT8.
 
     Attributes:
-        calibration_images: windows of training images shown to the INT8 calibration.
+        calibration: how far activations reach: ``minmax`` (the mean of the images' largest), ``percentile`` (99.99 %),
+            ``mse`` (least squared error) or ``entropy`` (least divergence).
+        calibration_images: windows of training images shown to it, chosen so that all classes are seen.
         max_miou_drop: points of mIoU that INT8 may lose; beyond it, what costs most stays in FP32.
         guard_images: windows of training images that this is measured on; 0: not measured, all in INT8.
     """
 
+    calibration: Calibration = "minmax"
     calibration_images: int = Field(64, ge=1)
     max_miou_drop: float = Field(0.5, gt=0, le=100)
     guard_images: int = Field(32, ge=0)

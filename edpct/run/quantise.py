@@ -12,7 +12,7 @@ from edpct.bench.requests import card_of, check_sizes
 from edpct.card import Card
 from edpct.data.accuracy import Accuracy, measure_accuracy
 from edpct.data.samples import Dataset
-from edpct.data.sampling import sample_labelled, sample_windows
+from edpct.data.sampling import sample_covering, sample_windows
 from edpct.data.tiling import windows
 from edpct.errors import QuantisationError
 from edpct.export.accuracy_aware import Guarded, fastest_runtime, quantise_within
@@ -76,6 +76,7 @@ def quantise(
             "Give the plain file, and fuse afterwards: [fuse] in a recipe, or edpct compress.",
         )
     dataset = dataset_of(card, data, layout, source)
+    check_sizes(card.task, dataset, source, "train")  # calibrates
     check_sizes(card.task, dataset, source)
     with full_disk_explained(target.parent):
         guarded = None
@@ -99,14 +100,16 @@ def write_int8(
     """INT8 within the limit of the settings, from windows of the train split; None where it is not measured."""
     size = card.task.preprocessing
     count = settings.calibration_images + settings.guard_images
-    shown = sample_labelled(dataset, "train", count, size.height, size.width, seed)
+    shown = sample_covering(dataset, "train", count, size.height, size.width, seed)
     # Of a small set there are not as many: each gets its part, and calibration at least one.
     held = len(shown) * settings.guard_images // count
     images = [window.image for window in shown[: len(shown) - held]]
     if not held:
-        quantise_int8(source, target, card, images)
+        quantise_int8(source, target, card, images, calibration=settings.calibration)
         return None
-    return quantise_within(source, target, card, images, shown[-held:], settings.max_miou_drop, progress)
+    return quantise_within(
+        source, target, card, images, shown[-held:], settings.max_miou_drop, progress, settings.calibration
+    )
 
 
 def _accuracy(path: Path, card: Card, dataset: Dataset, progress: Progress) -> Accuracy:
