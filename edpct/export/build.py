@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import shlex
 from datetime import datetime, timezone
 from pathlib import Path
@@ -40,6 +41,7 @@ def build_plan(
         BuildError: the target has not an option that was given, its GPU is not here, the file carries no card, or
             TensorRT refuses the graph; the message names the node.
         EngineError: the ONNX file is damaged.
+        ExportError: its weights are not there or not finite, or its opset is too old.
     """
     row, options = TARGETS[target], options_for(target, options)
     card = read_card(source)
@@ -48,6 +50,10 @@ def build_plan(
     if not _installed(target):
         raise MissingPackageError(row.module, f"building a plan for {row.title}", row.extra)
     check_gpu(target, probe_gpu())
+    if importlib.util.find_spec("onnx") is not None:  # a board that only builds need not have it
+        from edpct.export.graph import read_graph
+
+        read_graph(source)
     trt = importlib.import_module(row.module)
     with progress.task(f"Building {plan.name}", 100) as update:
         built = build(trt, source, options, lambda phase, done, steps: update(min(100 * done // steps, 99), phase))

@@ -95,7 +95,7 @@ class _Rounding(nn.Module):
     """One quantiser of NNCF's by torch's own operators; gradients pass inside its range (straight-through).
 
     NNCF's module compiles a C++ extension on first use, which takes minutes or fails. What it rounds to uint8 is
-    rounded to 127 steps here, as :func:`edpct.export.int8.make_signed` leaves it.
+    rounded to 127 steps here, as :func:`edpct.export.qdq.make_signed` leaves it.
     """
 
     def __init__(self, quantiser: Any) -> None:

@@ -17,10 +17,9 @@ from edpct.bench.report.pictures import Shown, picture_sheet
 from edpct.bench.requests import Request, card_of
 from edpct.card import Card
 from edpct.data.samples import Dataset
-from edpct.data.sampling import sample_labelled, sample_windows
+from edpct.data.sampling import sample_labelled
 from edpct.distillation.learner import DistilLearner
 from edpct.export.build import build_plan, choose_target
-from edpct.export.fake_quantised import FakeQuantised
 from edpct.export.fuse import fuse
 from edpct.export.layers import int8_share, layers_of
 from edpct.export.onnx_export import export_onnx
@@ -31,6 +30,7 @@ from edpct.pruning.sensitivity import load_sensitivity
 from edpct.recipe import CompressRecipe
 from edpct.run.plan import Desk, Stage
 from edpct.run.pruning import Pruning
+from edpct.run.qat import train_quantised
 from edpct.run.quantise import write_fp16, write_int8
 from edpct.run.speed import parse_target
 from edpct.runtimes.artefact import sha256_of
@@ -187,19 +187,11 @@ def _distil(recipe: CompressRecipe, dataset: Dataset, desk: Desk) -> dict[str, A
 def _qat(recipe: CompressRecipe, dataset: Dataset, desk: Desk) -> dict[str, Any]:
     teacher = load_checkpoint(desk.file("teacher", WEIGHTS))
     student = load_checkpoint(desk.file("distil", WEIGHTS))
-    task = student.card.task
-    size = task.preprocessing
-    images = sample_windows(dataset, "train", recipe.quantise.calibration_images, size.height, size.width, recipe.seed)
-    torch.manual_seed(recipe.seed)
-    desk.progress.say("Placing quantisers in the student.")
-    quantised = FakeQuantised(student.model, [torch.from_numpy(size.apply(image)) for image in images])
-    learner = DistilLearner(quantised, teacher.model, recipe.distil, task.ignore_index, task.num_classes)
-    history = Training(
-        learner, dataset, task, recipe.qat,
-        seed=recipe.seed, workspace=desk.workspace, fingerprint=desk.workspace.name, progress=desk.progress,
-        title="Training with INT8 rounding",
-    ).run()  # fmt: skip
-    save_checkpoint(desk.workspace / WEIGHTS, quantised.trained, student.card)
+    model, history = train_quantised(
+        student, teacher.model, dataset, recipe.distil, recipe.qat, recipe.quantise.calibration_images, recipe.seed,
+        desk.workspace, desk.progress,
+    )  # fmt: skip
+    save_checkpoint(desk.workspace / WEIGHTS, model, student.card)
     return history.as_dict()
 
 

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from edpct.errors import EngineError
 from edpct.runtimes.cuda_graph import CudaGraph
 from edpct.runtimes.gpu import GpuDevice, require_gpu
+from edpct.runtimes.rtx_cache import RuntimeCache, cache_path
 from edpct.runtimes.session import Arrays, Options, Session, TensorSpec, check_feeds, closed_error, not_run_error
 from edpct.runtimes.sidecar import Sidecar, load_plan
 
@@ -62,8 +63,18 @@ class _Engine:
             self._deserialiser.engine_host_code_allowed = True
         with self.on_gpu():
             self.inner: tensorrt.ICudaEngine = self._deserialiser.deserialize_cuda_engine(plan)
-        if self.inner is None:
-            raise self.refused()
+            if self.inner is None:
+                raise self.refused()
+            self._kernels: RuntimeCache | None = None
+            if runtime.name == "tensorrt-rtx":
+                self._kernels = RuntimeCache(self.inner, cache_path(plan))
+                self.details["kernels"] = "kept from before" if self._kernels.warm else "compiled now"
+
+    def create_execution_context(self) -> tensorrt.IExecutionContext | None:
+        """One request's; None where memory does not suffice."""
+        if self._kernels is not None:
+            return self._kernels.create_execution_context(self.inner)
+        return self.inner.create_execution_context()
 
     def refused(self) -> EngineError:
         return EngineError(f"TensorRT refused {self.name}: {self.log.last_error}", "Build it again on this machine.")
@@ -81,6 +92,9 @@ class _Engine:
 
     def close(self) -> None:
         with self.on_gpu():
+            if self._kernels is not None:
+                self._kernels.save()
+                self._kernels.close()
             del self.inner, self._deserialiser  # in this order, the reverse of making: TensorRT asks for it
 
 
@@ -103,7 +117,7 @@ class TensorRTSession(Session):
         self._batch = 0  # of what is bound; 0: nothing is
         self._answered = False
         with engine.on_gpu():
-            self._execution: tensorrt.IExecutionContext = engine.inner.create_execution_context()
+            self._execution: tensorrt.IExecutionContext = engine.create_execution_context()  # type: ignore[assignment]
             if self._execution is None:
                 raise engine.refused()
             self._stream: Any = self._cuda.Stream()
