@@ -168,7 +168,7 @@ def agreement(source: Path, target: Path, dataset: Dataset) -> float:
 
 
 def unsigned(path: Path) -> int:
-    """Quantisers to uint8 without zero point, which TensorRT reads as int8 at the same scale: half the range is clipped."""
+    """Quantisers to uint8, which TensorRT reads as int8 at the same scale: half the range is clipped."""
     graph = onnx.load(path).graph
     zeros = {tensor.name: tensor for tensor in graph.initializer}
     return sum(
@@ -204,7 +204,8 @@ def page(report: Report, requests: list[Request], made: dict[str, dict[str, dict
             "trained, to have something to lose. All ways get the same 64 calibration windows; the two that hold a "
             f"limit ({LIMIT:g} points) measure on the same 32 others, all of train. mIoU over the whole val split, "
             "points against FP32 of the same network, and the share of val's pixels that get the class that FP32 gives "
-            "them: briefly trained networks gain and lose points by chance, pixels are only lost. FPS at batch 1 with copies, all engines in turns."
+            "them: briefly trained networks gain and lose points by chance, pixels are only lost. FPS "
+            "at batch 1 with copies, all engines in turns."
         ),
         markdown_table(*table(report, requests, made)),
         "\n".join(["What TensorRT for RTX does not build:", "", *refused]) if refused else "",
@@ -229,15 +230,8 @@ def table(report: Report, requests: list[Request], made: dict[str, dict[str, dic
         for way, facts in ways.items():
             row = found[f"{network} {way}"]
             speed = row.latency["transfer"].fps
-            line = [
-                network,
-                way,
-                f"{100 * facts['agreement']:.2f}",
-                *accuracy(row, base),
-                f"{100 * facts['int8']:.1f}",
-                f"{speed:.1f}",
-            ]
-            line += [f"{speed / fps:.2f}", verdict(facts)]
+            line = [network, way, f"{100 * facts['agreement']:.2f}", *accuracy(row, base)]
+            line += [f"{100 * facts['int8']:.1f}", f"{speed:.1f}", f"{speed / fps:.2f}", verdict(facts)]
             lines.append(line)
     return header, lines
 

@@ -8,6 +8,7 @@ from math import prod
 
 import onnx
 
+MOVES = ("MaxPool", "Reshape", "Squeeze", "Transpose", "Unsqueeze")
 PRODUCTS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 FEWEST_GROUPS = 8
 DEEPEST = 4  # components of a module's name
@@ -105,9 +106,14 @@ def _macs(node: onnx.NodeProto, shapes: dict[str, tuple[int, ...]], constants: d
 
 def _is_int8(node: onnx.NodeProto, made_by: dict[str, onnx.NodeProto]) -> bool:
     """Both factors come from a DequantizeLinear, by way of what only moves values."""
-    for name in node.input[:2]:
-        while name in made_by and made_by[name].op_type in ("Transpose", "Reshape", "Squeeze", "Unsqueeze"):
-            name = made_by[name].input[0]
-        if name not in made_by or made_by[name].op_type != "DequantizeLinear":
-            return False
-    return True
+    return all(_holds_codes(name, made_by) for name in node.input[:2])
+
+
+def _holds_codes(name: str, made_by: dict[str, onnx.NodeProto]) -> bool:
+    while name in made_by and made_by[name].op_type in MOVES:
+        name = made_by[name].input[0]
+    if name not in made_by:
+        return False
+    if made_by[name].op_type == "Concat":
+        return all(_holds_codes(part, made_by) for part in made_by[name].input)
+    return made_by[name].op_type == "DequantizeLinear"
