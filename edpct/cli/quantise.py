@@ -51,6 +51,11 @@ def quantise_command(
     found = quantise(onnx, path, precision, data, layout, recipe.quantise, recipe.seed, screen())
     for table in tables_of(found):
         show_table(*table)
+    if found.guarded is not None and found.guarded.faster is not None:
+        typer.echo(
+            f"All in INT8 would lose {found.guarded.loss_of_all:.2f} points and be "
+            f"{found.guarded.faster:.2f} times as fast."
+        )
     said = f"; {100 * found.share:.1f} % of its multiply-accumulates are INT8" if precision == "int8" else ""
     typer.echo(f"Wrote {path}{said}.")
     typer.echo(f"Next: edpct bench --engine {path} --engine {onnx}")

@@ -8,6 +8,7 @@ measured on windows of the train split that calibration does not see, so that va
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,6 +61,7 @@ class Guarded:
         share: of the multiply-accumulates (0..1) that are INT8.
         groups: in the order of the graph; empty where everything in INT8 was good enough.
         windows: how many were measured on.
+        faster: how many times as fast everything in INT8 would be; None where it is, or where that was not timed.
     """
 
     loss: float
@@ -68,6 +70,7 @@ class Guarded:
     share: float
     groups: tuple[GroupLoss, ...]
     windows: int
+    faster: float | None = None
 
 
 def quantise_within(
@@ -79,6 +82,7 @@ def quantise_within(
     limit: float,
     progress: Progress,
     calibration: Calibration = "minmax",
+    everything: Path | None = None,
 ) -> Guarded:
     """Write the INT8 version of an FP32 ONNX file that loses at most ``limit`` points of mIoU.
 
@@ -86,6 +90,7 @@ def quantise_within(
         images: to calibrate on, (H, W, 3), uint8, at the card's input size.
         windows: labelled, to measure on; neither of the val split.
         calibration: see :func:`edpct.export.int8.quantise_int8`.
+        everything: file that keeps the graph with everything in INT8, where some of it had to go.
 
     Raises:
         QuantisationError: no calibration images, or NNCF cannot quantise the graph.
@@ -97,6 +102,8 @@ def quantise_within(
     loss_of_all = loss = before - search.miou(target)
     groups: tuple[GroupLoss, ...] = ()
     if loss > limit:
+        if everything is not None:
+            shutil.copy(target, everything)
         progress.say(f"All in INT8 loses {loss:.2f} points of mIoU (allowed: {limit:g}); looking for what costs most.")
         costs = search.costs(before, progress)
         left_out: list[str] = []

@@ -92,7 +92,7 @@ def compression_stages(teacher: Path, card: Card, dataset: Dataset, recipe: Comp
         ),
         Stage(
             "quantise", ("export",), {**settings["quantise"], **common}, ("onnx", "onnxruntime", "nncf"),
-            partial(_quantise, recipe, dataset), format=4,
+            partial(_quantise, recipe, dataset), format=5,
         ),
         Stage(
             "fuse", ("quantise",), settings["fuse"], ("onnx",), partial(_fuse, recipe)

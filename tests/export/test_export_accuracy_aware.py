@@ -9,9 +9,11 @@ import onnx
 import pytest
 import torch
 from onnx import TensorProto, helper, numpy_helper
+from PIL import Image
 from torch import nn
 
 from edpct.card import Card
+from edpct.data.samples import Dataset, Sample, read_mask
 from edpct.data.tiling import Window
 from edpct.export.accuracy_aware import Guarded, quantise_within
 from edpct.export.layers import Layer, groups_of, int8_share, layers_of
@@ -19,7 +21,8 @@ from edpct.export.onnx_export import export_onnx
 from edpct.models.architecture import count_macs
 from edpct.models.checkpoint import load_checkpoint
 from edpct.progress import Silent
-from edpct.recipe import ExportSettings
+from edpct.recipe import ExportSettings, QuantiseSettings
+from edpct.run.quantise import write_int8
 from edpct.runtimes.table import open_session
 from edpct.task import ClassInfo, Preprocessing, Task
 
@@ -123,6 +126,37 @@ def test_where_the_limit_is_wide_nothing_is_left_out(
     images = [window.image for window in windows]
     found = quantise_within(fp32, tmp_path / "int8.onnx", card, images, windows, 100.0, Silent())
     assert found.groups == () and found.loss == found.loss_of_all and found.share == 1.0
+
+
+@pytest.fixture
+def dataset(windows: list[Window], card: Card, tmp_path: Path) -> Dataset:
+    """The blotches as files, the same in both splits."""
+    folder = tmp_path / "data"
+    folder.mkdir()
+    samples = []
+    for index, window in enumerate(windows):
+        Image.fromarray(window.image).save(folder / f"{index}.png")
+        Image.fromarray(window.labels).save(folder / f"{index}-mask.png")
+        samples.append(Sample(folder / f"{index}.png", folder / f"{index}-mask.png"))
+    return Dataset(
+        folder, "folder", card.task, tuple(samples), tuple(samples), lambda path: np.asarray(read_mask(path))
+    )
+
+
+@pytest.mark.parametrize("limit", [3.0, 100.0], ids=["held", "wide"])
+def test_what_it_costs_in_speed_is_told_where_something_was_left_out(
+    fp32: Path, card: Card, dataset: Dataset, tmp_path: Path, limit: float
+) -> None:
+    settings = QuantiseSettings(calibration_images=3, guard_images=3, max_miou_drop=limit)
+    target = tmp_path / "int8.onnx"
+    found = write_int8(fp32, target, card, dataset, settings, 0, Silent())
+    assert found is not None
+    left_out = [group.name for group in found.groups if not group.int8]
+    assert left_out == (["narrow"] if limit == 3.0 else [])
+    assert (found.faster is not None) == bool(left_out)
+    if found.faster is not None:
+        assert 0.05 < found.faster < 20  # how much is the machine's affair
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["data", "int8.onnx"]
 
 
 # ---- layers

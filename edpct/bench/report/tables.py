@@ -189,7 +189,11 @@ def _precision(facts: Mapping[str, Any]) -> str:
         return said
     said += f"; {guarded['loss']:.2f} points lost on {guarded['windows']} training windows"
     left = [f"{g['name']} ({g['loss']:.2f} alone)" for g in guarded["groups"] if not g["int8"]]
-    return f"{said} (all in INT8: {guarded['loss_of_all']:.2f}); FP32: {', '.join(left)}" if left else said
+    if not left:
+        return said
+    said += f" (all in INT8: {guarded['loss_of_all']:.2f}); FP32: {', '.join(left)}"
+    faster = guarded.get("faster")
+    return said if faster is None else f"{said}; all in INT8 would be {faster:.2f} times as fast"
 
 
 def state_table_of(report: Report) -> Table:

@@ -145,6 +145,14 @@ def test_state_details_failures_and_stages() -> None:
     facts = {"asked": {"target_fps": 30.0}, "macs_share": 0.213, "speed": {"fps": 30.4, "engine": "openvino int8"}}
     report = make_report(stages=(StageReport(name="prune", seconds=4.34, facts=facts),))
     assert stage_table_of(report)[1][0][2] == "asked target_fps 30; 21.3 % of the MACs, 30.4 FPS on openvino int8"
+    groups = [{"name": "neck", "loss": 0.81, "int8": False}, {"name": "head", "loss": 0.1, "int8": True}]
+    guarded = {"loss": 0.24, "loss_of_all": 1.5, "windows": 32, "groups": groups, "faster": 1.13}
+    facts = {"int8_macs": 0.911, "guarded": guarded}
+    report = make_report(stages=(StageReport(name="quantise", seconds=4.34, facts=facts),))
+    assert stage_table_of(report)[1][0][2] == (
+        "91.1 % of the MACs in INT8; 0.24 points lost on 32 training windows (all in INT8: 1.50); FP32: neck "
+        "(0.81 alone); all in INT8 would be 1.13 times as fast"
+    )
     assert failure_table_of(make_report()) == stage_table_of(make_report()) == ([], [])
 
 
