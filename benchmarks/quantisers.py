@@ -23,13 +23,14 @@ import onnx
 import safetensors.torch
 import torch
 from numpy.typing import NDArray
+from precision import accuracy, public
 from quantiser_ways import LIMIT, WAYS, Material
 from torch import nn
 
 from edpct.bench.measure import bench
 from edpct.bench.report.claim import machine_line
 from edpct.bench.report.make import load_average, make_report
-from edpct.bench.report.schema import Report, RowReport
+from edpct.bench.report.schema import Report
 from edpct.bench.report.tables import Table, markdown_table
 from edpct.bench.requests import Request, card_of
 from edpct.card import Card
@@ -184,12 +185,6 @@ def rows(source: Path, made: dict[str, dict[str, Any]]) -> list[Request]:
     return [Request(f"{source.stem} {way}", path, "openvino") for way, path in files.items()]
 
 
-def public(arguments: list[str]) -> list[str]:
-    """The arguments without this machine's folders."""
-    folders = ("--data", "--work", "--out")
-    return ["DIR" if before in folders else text for before, text in zip(["", *arguments], arguments, strict=False)]
-
-
 def page(report: Report, requests: list[Request], made: dict[str, dict[str, dict[str, Any]]], steps: int) -> str:
     refused = [
         f"- {name}, {way}: {facts['tensorrt']}"
@@ -241,16 +236,6 @@ def verdict(facts: dict[str, Any]) -> str:
     if facts["tensorrt"] != "yes":
         return "no"
     return f"builds, clips {facts['unsigned']} uint8 tensors" if facts["unsigned"] else "yes"
-
-
-def accuracy(row: RowReport, base: RowReport) -> list[str]:
-    """mIoU, its difference in points, and the class that lost most."""
-    assert row.accuracy is not None and base.accuracy is not None
-    old = base.accuracy.iou
-    change = {n: 100 * (v - (old[n] or 0)) for n, v in row.accuracy.iou.items() if v is not None}
-    worst = min(change, key=lambda name: change[name])
-    points = 100 * (row.accuracy.miou - base.accuracy.miou)
-    return [f"{100 * row.accuracy.miou:.2f}", f"{points:+.2f}", f"{worst} {change[worst]:+.2f}"]
 
 
 if __name__ == "__main__":
