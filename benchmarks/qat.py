@@ -5,8 +5,9 @@ r"""Quantisation-aware training against calibration alone, and against as many m
 
 The student of ``edpct compress`` is quantised as it is; after ``--steps`` more of distillation (the control: what is
 gained by training alone is not gained by rounding); and after as many with INT8 rounding (``edpct compress --qat``).
-Both trainings share teacher, losses, learning rate, crops and precision. INT8 is calibrated on the same windows each
-time, with no group left in FP32. mIoU over the whole val split on OpenVINO. Goes on where it was stopped.
+Both trainings share teacher, losses, learning rate, crops and precision, and hold batch normalisation. INT8 is
+calibrated on the same windows each time, with no group left in FP32. mIoU over the whole val split on OpenVINO. Goes on
+where it was stopped.
 """
 
 from __future__ import annotations
@@ -60,6 +61,17 @@ class Result:
     int8: float
     iou: dict[str, float]
     share: float
+
+
+class HeldStatistics(DistilLearner):
+    """Distillation as QAT does it, batch normalisation held, but without rounding."""
+
+    def train(self, mode: bool = True) -> HeldStatistics:
+        super().train(mode)
+        for module in self.model.modules():
+            if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                module.eval()
+        return self
 
 
 def main() -> int:
@@ -141,7 +153,7 @@ def trained(
         )  # fmt: skip
         return model
     torch.manual_seed(seed)
-    learner = DistilLearner(student.model, teacher.model, losses, task.ignore_index, task.num_classes)
+    learner = HeldStatistics(student.model, teacher.model, losses, task.ignore_index, task.num_classes)
     Training(
         learner, dataset, task, settings,
         seed=seed, workspace=folder, fingerprint=folder.name, progress=progress, title="Distilling on",

@@ -16,6 +16,9 @@ def export_command(
     layout: o.Layout = None,
     size: o.Size = None,
     batch: str = typer.Option("1", "--batch", help="1, or open: the batch is chosen when the engine runs."),
+    open_size: bool = typer.Option(
+        False, "--open-size", help="Leave height and width open: any multiple of 32 when the engine runs."
+    ),
     opset: int = typer.Option(18, "--opset", help="ONNX opset, 18 to 23."),
     simplify: bool = typer.Option(True, "--simplify/--no-simplify", help="Run onnxsim, in a process of its own."),
     fuse_preprocess: o.FusePreprocess = False,
@@ -33,7 +36,7 @@ def export_command(
         raise RecipeError(f"A batch of '{batch}' cannot be exported.", "Choose 1 or open.")
     flags = {
         "export.size": None if size is None else (size, size), "export.opset": opset, "export.simplify": simplify,
-        "export.open_batch": batch == "open", "export.tolerance": tolerance,
+        "export.open_batch": batch == "open", "export.open_size": open_size, "export.tolerance": tolerance,
         "fuse.preprocess": fuse_preprocess, "fuse.argmax": fuse_argmax,
     }  # fmt: skip
     recipe = load_recipe(ExportRecipe, None, flags)

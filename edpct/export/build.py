@@ -54,9 +54,15 @@ def build_plan(
         from edpct.export.graph import read_graph
 
         read_graph(source)
-    trt = importlib.import_module(row.module)
+    trt, size = importlib.import_module(row.module), card.task.preprocessing
     with progress.task(f"Building {plan.name}", 100) as update:
-        built = build(trt, source, options, lambda phase, done, steps: update(min(100 * done // steps, 99), phase))
+        built = build(
+            trt,
+            source,
+            (size.height, size.width),
+            options,
+            lambda phase, done, steps: update(min(100 * done // steps, 99), phase),
+        )
         _write(plan, built.content)
         update(100, f"{len(built.content) / 1e6:.1f} MB")
     sidecar = _describe(card, row, str(trt.__version__), source, plan, built, target, options)

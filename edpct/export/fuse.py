@@ -60,6 +60,7 @@ def take_pixels(model: onnx.ModelProto, preprocessing: Preprocessing) -> None:
     if image.type.tensor_type.elem_type == TensorProto.UINT8:
         raise ExportError("The graph normalises its image already.", FUSE_PLAIN)
     batch, _, height, width = image.type.tensor_type.shape.dim
+    _require_size(height.dim_value, width.dim_value)
     inner = f"{PREFIX}normalised"
     for node in model.graph.node:
         node.input[:] = [inner if read == image.name else read for read in node.input]
@@ -73,6 +74,14 @@ def take_pixels(model: onnx.ModelProto, preprocessing: Preprocessing) -> None:
         model.graph.node.insert(place, node)
     dims = [batch.dim_param or batch.dim_value, height.dim_value, width.dim_value, 3]
     image.CopyFrom(helper.make_tensor_value_info(image.name, TensorProto.UINT8, dims))
+
+
+def _require_size(height: int, width: int) -> None:
+    if not height or not width:
+        raise ExportError(
+            "Height and width of this graph are open, and normalisation and argmax are fused at one size.",
+            "Export it at one size.",
+        )
 
 
 def give_classes(model: onnx.ModelProto, at: ArgmaxAt) -> None:
@@ -91,6 +100,7 @@ def give_classes(model: onnx.ModelProto, at: ArgmaxAt) -> None:
         raise ExportError("The graph gives classes already.", FUSE_PLAIN)
     batch, _, *sides = output.type.tensor_type.shape.dim
     height, width = (side.dim_value for side in sides)
+    _require_size(height, width)
     logits, factor = (output.name, 1) if at == "full" else _smaller_logits(model, at)
     number = output.type.tensor_type.shape.dim[1].dim_value
     compared = 1 < number <= MOST_COMPARED

@@ -8,6 +8,8 @@ from math import prod
 
 import onnx
 
+from edpct.card import CARD_KEY, Card
+
 MOVES = ("MaxPool", "Reshape", "Squeeze", "Transpose", "Unsqueeze")
 PRODUCTS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 FEWEST_GROUPS = 8
@@ -67,13 +69,27 @@ def int8_share(layers: Iterable[Layer]) -> float:
 
 
 def _shapes(graph: onnx.ModelProto) -> dict[str, tuple[int, ...]]:
-    """Shapes of all tensors; an open axis is 0, an open batch 1."""
-    inner = onnx.shape_inference.infer_shapes(graph).graph
+    """Shapes of all tensors; an open axis is 0, an open batch 1, an open size that of the card."""
+    closed = onnx.ModelProto()
+    closed.CopyFrom(graph)
+    _close_size(closed)
+    inner = onnx.shape_inference.infer_shapes(closed).graph
     found = {}
     for value in (*inner.input, *inner.value_info, *inner.output):
         dims = value.type.tensor_type.shape.dim
         found[value.name] = tuple(d.dim_value or (1 if place == 0 else 0) for place, d in enumerate(dims))
     return found
+
+
+def _close_size(graph: onnx.ModelProto) -> None:
+    cards = [entry.value for entry in graph.metadata_props if entry.key == CARD_KEY]
+    sides = graph.graph.input[0].type.tensor_type.shape.dim[2:4]
+    if cards and len(sides) == 2 and not all(side.dim_value for side in sides):
+        size = Card.from_json(cards[0], "the graph").task.preprocessing
+        sides[0].dim_value, sides[1].dim_value = size.height, size.width
+        del graph.graph.value_info[:]  # they name the open axes
+        for side in graph.graph.output[0].type.tensor_type.shape.dim[2:4]:
+            side.Clear()
 
 
 def _module(node: onnx.NodeProto, made_by: dict[str, onnx.NodeProto], constants: dict[str, tuple[int, ...]]) -> str:

@@ -19,12 +19,15 @@ from edpct.recipe import ExportSettings
 INPUT, OUTPUT = "image", "logits"
 SIMPLIFY_SECONDS = 300
 LARGEST_BATCH = 1024  # of an open batch axis
+STRIDE = 32  # an open height or width is a multiple of it
+LARGEST_SIDE = 8192  # pixels
 
 
 def export_onnx(model: nn.Module, card: Card, path: Path, settings: ExportSettings, progress: Progress) -> None:
     """Write ``model`` as an ONNX file at the card's input size, with batch 1 unless the settings leave the batch open.
 
-    Input ``image`` (1, 3, H, W) float32, normalised as the card says; output ``logits`` (1, C, H, W) float32.
+    Input ``image`` (1, 3, H, W) float32, normalised as the card says; output ``logits`` (1, C, H, W) float32. Where the
+    settings leave the size open, H and W are the card's or any other multiple of 32.
 
     Raises:
         ExportError: torch cannot export the network, or the graph is not valid ONNX.
@@ -32,7 +35,11 @@ def export_onnx(model: nn.Module, card: Card, path: Path, settings: ExportSettin
     size = card.task.preprocessing
     # An open axis needs an example of two: the exporter takes 1 for a constant.
     example = torch.zeros(2 if settings.open_batch else 1, 3, size.height, size.width)
-    axes = ({0: torch.export.Dim("batch", min=1, max=LARGEST_BATCH)},) if settings.open_batch else None
+    open_axes = {0: torch.export.Dim("batch", min=1, max=LARGEST_BATCH)} if settings.open_batch else {}
+    if settings.open_size:
+        for axis, name in ((2, "rows"), (3, "columns")):
+            open_axes[axis] = STRIDE * torch.export.Dim(name, min=1, max=LARGEST_SIDE // STRIDE)
+    axes = (open_axes,) if open_axes else None
     raw = path.with_name(f".{path.name}.raw")
     try:
         with warnings.catch_warnings():

@@ -35,11 +35,12 @@ class Built:
     layers: dict[str, str]
 
 
-def build(trt: Any, source: Path, options: BuildOptions, step: Step) -> Built:
+def build(trt: Any, source: Path, size: tuple[int, int], options: BuildOptions, step: Step) -> Built:
     """Parse an ONNX file and build it.
 
     Args:
         trt: the Python module, ``tensorrt`` or ``tensorrt_rtx``.
+        size: height and width that the plan takes where those of the graph are open.
         step: is told how far the builder is; what it raises stops the build.
 
     Raises:
@@ -56,6 +57,7 @@ def build(trt: Any, source: Path, options: BuildOptions, step: Step) -> Built:
         node = f" at the node '{error.node_name()}'" if error.node_name() else ""
         raise BuildError(f"TensorRT cannot read {source.name}{node}: {error.desc().strip()}")
     config: tensorrt.IBuilderConfig = builder.create_builder_config()
+    _close_size(trt, network, size)
     _open_batches(trt, builder, network, config, options)
     _configure(trt, builder, config, options)
     monitor = _monitor(trt, step)
@@ -70,6 +72,14 @@ def build(trt: Any, source: Path, options: BuildOptions, step: Step) -> Built:
     inputs = tuple(_info(trt, network.get_input(i)) for i in range(network.num_inputs))
     outputs = tuple(_info(trt, network.get_output(i)) for i in range(network.num_outputs))
     return Built(bytes(plan), inputs, outputs, _layers(trt, network))
+
+
+def _close_size(trt: Any, network: tensorrt.INetworkDefinition, size: tuple[int, int]) -> None:
+    """One size a plan: its kernels are chosen for it."""
+    image: tensorrt.ITensor = network.get_input(0)
+    batch, channels, *sides = _lengths(image.shape)
+    if min(sides) < 0:
+        image.shape = trt.Dims((batch, channels, *size))
 
 
 def _open_batches(

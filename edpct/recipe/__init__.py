@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
+from typing_extensions import Self
 
 from edpct.recipe.engines import (
     ArgmaxAt,
@@ -82,12 +83,22 @@ class CompressRecipe(Section):
     build: BuildSettings = BuildSettings()
     bench: BenchSettings = BenchSettings()
 
+    @model_validator(mode="after")
+    def _fused_at_one_size(self) -> Self:
+        _require_one_size(self.export, self.fuse)
+        return self
+
 
 class ExportRecipe(Section):
     """What ``edpct export`` is asked to do."""
 
     export: ExportSettings = ExportSettings()
     fuse: FuseSettings = FuseSettings(preprocess=False, argmax="off")
+
+    @model_validator(mode="after")
+    def _fused_at_one_size(self) -> Self:
+        _require_one_size(self.export, self.fuse)
+        return self
 
 
 class BuildRecipe(Section):
@@ -101,3 +112,8 @@ class QuantiseRecipe(Section):
 
     seed: int = Field(0, ge=0)
     quantise: QuantiseSettings = QuantiseSettings()
+
+
+def _require_one_size(export: ExportSettings, fuse: FuseSettings) -> None:
+    if export.open_size and fuse.anything:
+        raise ValueError("an open size (export.open_size) goes without fuse.preprocess and with fuse.argmax 'off'")

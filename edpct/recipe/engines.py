@@ -24,6 +24,7 @@ class ExportSettings(Section):
         simplify: run onnxsim, in a process of its own.
         tolerance: largest |ONNX - torch| of the logits, relative to their range.
         open_batch: leave the batch axis open, so that ``edpct bench --batch`` can sweep it.
+        open_size: leave height and width open, for images of any multiple of 32; plans are built at ``size``.
     """
 
     size: tuple[int, int] | None = None
@@ -31,6 +32,7 @@ class ExportSettings(Section):
     simplify: bool = True
     tolerance: float = Field(1e-3, gt=0)
     open_batch: bool = False
+    open_size: bool = False
 
 
 class QuantiseSettings(Section):
