@@ -20,7 +20,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from edpct.bench.report.claim import cautions_of, headline, machine_line
+from edpct.bench.report.cautions import cautions_of
+from edpct.bench.report.claim import headline, machine_line
 from edpct.bench.report.schema import read_report
 from edpct.bench.report.tables import class_table_of, markdown_table, table_of
 

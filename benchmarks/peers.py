@@ -33,7 +33,8 @@ from PIL import Image
 from edpct.bench.crew import Member
 from edpct.bench.journal import Journal
 from edpct.bench.measure import Measured, bench
-from edpct.bench.report.claim import cautions_of, explanation_of, machine_line, speed_ratio, spread
+from edpct.bench.report.cautions import cautions_of
+from edpct.bench.report.claim import explanation_of, machine_line, speed_ratio, spread
 from edpct.bench.report.make import load_average, make_report
 from edpct.bench.report.schema import FailureReport, Report, RowReport
 from edpct.bench.report.tables import class_table_of, failure_table_of, markdown_table, scopes_table_of, table_of

@@ -48,7 +48,8 @@ def bench_command(
     With --report or --json, a bench that is stopped goes on where it was when the same command is run again.
     """
     from edpct.bench.measure import bench
-    from edpct.bench.report.claim import cautions_of, explanation_of, headline, machine_line
+    from edpct.bench.report.cautions import cautions_of
+    from edpct.bench.report.claim import explanation_of, headline, machine_line
     from edpct.bench.report.make import load_average, make_report
     from edpct.bench.report.tables import (
         class_table_of,

@@ -70,10 +70,7 @@ def int8_share(layers: Iterable[Layer]) -> float:
 
 def _shapes(graph: onnx.ModelProto) -> dict[str, tuple[int, ...]]:
     """Shapes of all tensors; an open axis is 0, an open batch 1, an open size that of the card."""
-    closed = onnx.ModelProto()
-    closed.CopyFrom(graph)
-    _close_size(closed)
-    inner = onnx.shape_inference.infer_shapes(closed).graph
+    inner = onnx.shape_inference.infer_shapes(_at_one_size(graph)).graph
     found = {}
     for value in (*inner.input, *inner.value_info, *inner.output):
         dims = value.type.tensor_type.shape.dim
@@ -81,15 +78,23 @@ def _shapes(graph: onnx.ModelProto) -> dict[str, tuple[int, ...]]:
     return found
 
 
-def _close_size(graph: onnx.ModelProto) -> None:
+def _at_one_size(graph: onnx.ModelProto) -> onnx.ModelProto:
+    """The graph itself, or a copy at the card's size where height and width are open."""
     cards = [entry.value for entry in graph.metadata_props if entry.key == CARD_KEY]
     sides = graph.graph.input[0].type.tensor_type.shape.dim[2:4]
-    if cards and len(sides) == 2 and not all(side.dim_value for side in sides):
-        size = Card.from_json(cards[0], "the graph").task.preprocessing
-        sides[0].dim_value, sides[1].dim_value = size.height, size.width
-        del graph.graph.value_info[:]  # they name the open axes
-        for side in graph.graph.output[0].type.tensor_type.shape.dim[2:4]:
-            side.Clear()
+    if not cards or len(sides) < 2 or all(side.dim_value for side in sides):
+        return graph
+    size = Card.from_json(cards[0], "the graph").task.preprocessing
+    closed = onnx.ModelProto()
+    closed.CopyFrom(graph)
+    for side, length in zip(
+        closed.graph.input[0].type.tensor_type.shape.dim[2:4], (size.height, size.width), strict=True
+    ):
+        side.dim_value = length
+    del closed.graph.value_info[:]  # they name the open axes
+    for side in closed.graph.output[0].type.tensor_type.shape.dim[2:4]:
+        side.Clear()
+    return closed
 
 
 def _module(node: onnx.NodeProto, made_by: dict[str, onnx.NodeProto], constants: dict[str, tuple[int, ...]]) -> str:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, TypeVar
 
 from pydantic import Field, model_validator
-from typing_extensions import Self
 
 from edpct.recipe.engines import (
     ArgmaxAt,
@@ -62,6 +61,15 @@ __all__ = [
 ]
 
 
+_R = TypeVar("_R", "CompressRecipe", "ExportRecipe")
+
+
+def _fused_at_one_size(recipe: _R) -> _R:
+    if recipe.export.open_size and recipe.fuse.anything:
+        raise ValueError("an open size (export.open_size) goes without fuse.preprocess and with fuse.argmax 'off'")
+    return recipe
+
+
 class TrainRecipe(Section):
     """What ``edpct train`` is asked to do."""
 
@@ -83,10 +91,7 @@ class CompressRecipe(Section):
     build: BuildSettings = BuildSettings()
     bench: BenchSettings = BenchSettings()
 
-    @model_validator(mode="after")
-    def _fused_at_one_size(self) -> Self:
-        _require_one_size(self.export, self.fuse)
-        return self
+    _one_size = model_validator(mode="after")(_fused_at_one_size)
 
 
 class ExportRecipe(Section):
@@ -95,10 +100,7 @@ class ExportRecipe(Section):
     export: ExportSettings = ExportSettings()
     fuse: FuseSettings = FuseSettings(preprocess=False, argmax="off")
 
-    @model_validator(mode="after")
-    def _fused_at_one_size(self) -> Self:
-        _require_one_size(self.export, self.fuse)
-        return self
+    _one_size = model_validator(mode="after")(_fused_at_one_size)
 
 
 class BuildRecipe(Section):
@@ -112,8 +114,3 @@ class QuantiseRecipe(Section):
 
     seed: int = Field(0, ge=0)
     quantise: QuantiseSettings = QuantiseSettings()
-
-
-def _require_one_size(export: ExportSettings, fuse: FuseSettings) -> None:
-    if export.open_size and fuse.anything:
-        raise ValueError("an open size (export.open_size) goes without fuse.preprocess and with fuse.argmax 'off'")

@@ -110,6 +110,7 @@ def write_int8(
         quantise_int8(source, target, card, images, calibration=settings.calibration)
         return None
     everything = target.with_name(f".{target.stem}-all.onnx")
+    everything.unlink(missing_ok=True)  # of an attempt that was killed
     try:
         guarded = quantise_within(
             source, target, card, images, shown[-held:], settings.max_miou_drop, progress, settings.calibration,

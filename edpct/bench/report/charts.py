@@ -10,7 +10,8 @@ from collections.abc import Callable
 from html import escape
 from typing import TypeAlias
 
-from edpct.bench.report.claim import SCOPE_TITLES, UNSTEADY, accuracy_of, drift_of, label_of, main_scope, variant_of
+from edpct.bench.report.cautions import UNSTEADY, drift_of
+from edpct.bench.report.claim import SCOPE_TITLES, accuracy_of, label_of, main_scope, variant_of
 from edpct.bench.report.schema import AccuracyReport, LatencyReport, Report, RowReport
 from edpct.bench.report.svg import (
     MARKS,

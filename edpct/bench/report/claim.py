@@ -1,8 +1,7 @@
-"""A report in sentences: what it claims, what its numbers include, and what should make a reader careful."""
+"""A report in sentences: what it claims, and what its numbers include."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from math import comb, hypot
 from statistics import median
@@ -10,9 +9,7 @@ from statistics import median
 from edpct.bench.report.schema import AccuracyReport, LatencyReport, Report, RowReport, Scope
 from edpct.bench.report.wording import UNKNOWN, fps, join, points, times
 
-UNSTEADY = 1.3  # slowest over fastest turn of one row, above which the reader is told
 _COARSENESS = {"fp32": 0, "fp16": 1, "int8": 2}
-FEW_RUNS = 100  # below it, no inference lies beyond p99
 SCOPE_TITLES: dict[Scope, str] = {"compute": "compute only", "transfer": "with copies", "end_to_end": "end to end"}
 SCOPE_MEANINGS: dict[Scope, str] = {
     "compute": "compute only is the inference alone, with its input and output where the engine works",
@@ -235,11 +232,6 @@ def _alone(report: Report) -> str:
     return f"{row.name} {join(parts)}."
 
 
-def method_of(report: Report) -> str:
-    """What the numbers include, and what should make a reader careful."""
-    return " ".join([explanation_of(report), *cautions_of(report)])
-
-
 def explanation_of(report: Report) -> str:
     """What the numbers include."""
     scope = main_scope(report)
@@ -272,73 +264,6 @@ def _accuracy_sentence(report: Report) -> str:
         f"itself by {where}; ± is half of its 95 % interval, images drawn with replacement"
         f"{paired}."
     )
-
-
-def cautions_of(report: Report) -> list[str]:
-    """Sentences about what makes the numbers less sure; none for a quiet, settled, cool machine."""
-    found = [*cautions_of_machine(report), *_unknown_throttling(report)]
-    if hasty := [label_of(row, report) for row in report.rows if not row.warm_up.steady]:
-        found.append(f"Warm-up had not settled when timing began: {_some(hasty, report)}.")
-    if report.sittings > 1:
-        found.append(
-            f"Measured in {report.sittings} sittings: the machine may have been in another state in each of them."
-        )
-    if few := [label_of(row, report) for row in report.rows if 0 < _runs(row, report) < FEW_RUNS]:
-        found.append(f"Fewer than {FEW_RUNS} runs, so that p99 is hardly less than the slowest: {_some(few, report)}.")
-    if report.failures:
-        found.append(f"Not measured, with the reasons in the list of failures: {len(report.failures)}.")
-    return found
-
-
-def cautions_of_machine(report: Report) -> list[str]:
-    """What the machine did meanwhile that another run may not see again: drift, throttling, other work."""
-    found = [*_unsteady(report), *_throttled(report)]
-    load, cores = report.machine.load, report.machine.cores
-    if load is not None and load > cores / 2:
-        found.append(f"The machine had been busy: the load average before was {load:.1f} on {cores} cores.")
-    return found
-
-
-def _runs(row: RowReport, report: Report) -> int:
-    latency = row.latency.get(main_scope(report))
-    return latency.runs if latency else 0
-
-
-def drift_of(row: RowReport) -> float:
-    """Slowest over fastest turn with copies, or in the only scope there is; 1 where there was one turn."""
-    latency = row.latency.get("transfer") or next(iter(row.latency.values()), None)
-    rounds = latency.rounds if latency is not None else ()
-    return max(rounds) / min(rounds) if rounds and min(rounds) > 0 else 1.0
-
-
-def _unsteady(report: Report) -> Iterable[str]:
-    worst = max(report.rows, key=drift_of)
-    if drift_of(worst) > UNSTEADY:
-        yield (
-            f"The machine was not steady: the median of {label_of(worst, report)} changed by up to "
-            f"{drift_of(worst):.1f} times from turn to turn. Something else may have been running; compare engines "
-            "within this report only."
-        )
-
-
-def _throttled(report: Report) -> Iterable[str]:
-    slowed = [label_of(row, report) for row in report.rows if row.state.throttled == "yes"]
-    if slowed:
-        yield f"The machine slowed itself down (throttled) during: {_some(slowed, report)}."
-
-
-def _unknown_throttling(report: Report) -> Iterable[str]:
-    unknown = [label_of(row, report) for row in report.rows if row.state.throttled == "unknown"]
-    if unknown:
-        of = "" if len(unknown) == len(report.rows) else f" for: {_some(unknown, report)}"
-        yield f"Whether the machine slowed itself down (throttled) is not known{of}."
-
-
-def _some(labels: Sequence[str], report: Report) -> str:
-    if len(labels) == len(report.rows):
-        return "all rows" if len(labels) > 1 else "the only row"
-    more = f" and {len(labels) - 3} more" if len(labels) > 4 else ""
-    return "; ".join(labels[:3] if more else labels) + more
 
 
 def machine_line(report: Report) -> str:

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from math import hypot, inf, isfinite
 from typing import Any, TypeAlias
 
-from edpct.bench.report.claim import cautions_of_machine, label_of
+from edpct.bench.report.cautions import cautions_of_machine
+from edpct.bench.report.claim import label_of
 from edpct.bench.report.metrics import METRICS, PER_CLASS, Metric, classes_in, metric_of
 from edpct.bench.report.schema import Report, RowReport
 from edpct.bench.report.tables import Table, known, markdown_table

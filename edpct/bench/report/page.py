@@ -16,12 +16,10 @@ from itertools import groupby
 
 from edpct import __version__
 from edpct.bench.report import charts
+from edpct.bench.report.cautions import FEW_RUNS, UNSTEADY, cautions_of
 from edpct.bench.report.claim import (
-    FEW_RUNS,
     SCOPE_TITLES,
-    UNSTEADY,
     Claim,
-    cautions_of,
     claim_of,
     explanation_of,
     headline,

@@ -9,11 +9,11 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, TypeAlias
 
+from edpct.bench.report.cautions import cautions_of
 from edpct.bench.report.claim import (
     SCOPE_TITLES,
     accuracy_of,
     between,
-    cautions_of,
     explanation_of,
     headline,
     label_of,
