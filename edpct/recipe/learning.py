@@ -21,6 +21,7 @@ class OptimiseSettings(Section):
         lr: peak learning rate of AdamW; linear warm-up over ``warmup`` of the steps, then cosine to zero.
         dice: weight of the soft Dice loss beside cross-entropy.
         scale: range of the random zoom a crop is taken at.
+        balance: share of the crops, 0..1, that show a class drawn with equal chances; the others lie anywhere.
         precision: ``bf16`` autocast, ``fp32``, or ``auto``: bf16 where the device computes it natively.
         validate_every: steps between two validations; 0: only at the end.
         save_every: steps between two resume points.
@@ -34,6 +35,7 @@ class OptimiseSettings(Section):
     warmup: float = Field(0.05, ge=0, lt=1)
     dice: float = Field(0.5, ge=0)
     scale: tuple[float, float] = (0.5, 1.5)
+    balance: float = Field(0.0, ge=0, le=1)
     precision: Precision = "auto"
     validate_every: int = Field(500, ge=0)
     save_every: int = Field(50, ge=1)

@@ -16,6 +16,8 @@ from edpct.progress import Progress
 from edpct.recipe import OptimiseSettings
 from edpct.task import Preprocessing
 
+BLOCK = 32  # pixels; a class has a place where it takes BLOCK_SHARE of such a square
+BLOCK_SHARE = 0.25
 CACHE_BYTES = 4 << 30  # decoded images kept in memory; what is beyond is decoded anew for every crop
 
 
@@ -23,7 +25,8 @@ class CropDataset(TorchDataset):
     """Augmented crops of a dataset's train split.
 
     Item ``i`` is (image (3, crop, crop) float32 normalised, labels (crop, crop) int64). Random position and zoom, the
-    eight symmetries of the square (aerial views have no up), brightness, contrast and saturation.
+    eight symmetries of the square (aerial views have no up), brightness, contrast and saturation. A share
+    ``settings.balance`` of the crops holds a place of a class drawn with equal chances, so that rare classes are seen.
     """
 
     def __init__(
@@ -40,32 +43,39 @@ class CropDataset(TorchDataset):
         self.settings = settings
         self.seed = seed
         self.cache: dict[int, tuple[NDArray[np.uint8], NDArray[np.uint8]]] = {}
-        self.areas = self._read_all(progress)
+        self.areas, shown = self._read_all(progress)
+        self.places = _places(shown, dataset.task.num_classes)
         self.photometric = v2.ColorJitter(brightness=0.25, contrast=0.25, saturation=0.25)
 
-    def _read_all(self, progress: Progress) -> NDArray[np.float64]:
-        """Check every image before hours of training depend on it; keep what fits in memory."""
+    def _read_all(self, progress: Progress) -> tuple[NDArray[np.float64], list[NDArray[np.bool_]]]:
+        """Check every image before hours of training depend on it; keep what fits in memory.
+
+        Returns:
+            Each image's share of all pixels, and what :func:`_shown_in_blocks` says of it.
+        """
         areas = np.zeros(len(self.samples))
+        shown = []
         room = CACHE_BYTES
         with progress.task("Reading images", len(self.samples)) as update:
             for index, sample in enumerate(self.samples):
                 image, labels = self.dataset.read(sample)
                 areas[index] = labels.size
+                shown.append(_shown_in_blocks(labels, self.dataset.task.num_classes))
                 room -= image.nbytes + labels.nbytes
                 if room > 0:
                     self.cache[index] = (image, labels)
                 update(index + 1, "")
-        return areas / areas.sum()
+        return areas / areas.sum(), shown
 
     def __len__(self) -> int:
         return self.settings.steps * self.settings.batch
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
         rng = np.random.default_rng((self.seed, index))
-        source = int(rng.choice(len(self.samples), p=self.areas))
+        source, place = self._draw(rng)
         image, labels = self.cache.get(source) or self.dataset.read(self.samples[source])
         side = max(1, round(self.settings.crop / rng.uniform(*self.settings.scale)))
-        area = self._place(rng, labels.shape, side)
+        area = _place(rng, labels.shape, side, place)
         pixels, truth = self._resize(image[area].copy(), labels[area].copy())
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(int(rng.integers(2**31)))
@@ -77,11 +87,13 @@ class CropDataset(TorchDataset):
             array, truth = array[:, ::-1], truth.flip(1)
         return torch.from_numpy(self.preprocessing.apply(np.ascontiguousarray(array))[0]), truth.long().contiguous()
 
-    def _place(self, rng: np.random.Generator, shape: tuple[int, ...], side: int) -> tuple[slice, slice]:
-        height, width = min(side, shape[0]), min(side, shape[1])
-        top = int(rng.integers(shape[0] - height + 1))
-        left = int(rng.integers(shape[1] - width + 1))
-        return slice(top, top + height), slice(left, left + width)
+    def _draw(self, rng: np.random.Generator) -> tuple[int, tuple[int, int] | None]:
+        """An image, by its area, and perhaps a pixel (row, column) of it that the crop must hold."""
+        if rng.random() >= self.settings.balance or not self.places:
+            return int(rng.choice(len(self.samples), p=self.areas)), None
+        found = self.places[int(rng.integers(len(self.places)))]
+        source, row, column = found[int(rng.integers(len(found)))]
+        return int(source), (int(row), int(column))
 
     def _resize(self, image: NDArray[np.uint8], labels: NDArray[np.uint8]) -> tuple[Tensor, Tensor]:
         """To crop size; what an image is too small for is padded with the ignore index, aspect kept."""
@@ -97,3 +109,42 @@ class CropDataset(TorchDataset):
             pixels = tvf.pad(pixels, padding)
             truth = tvf.pad(truth, padding, fill=self.dataset.task.ignore_index)
         return pixels, truth[0]
+
+
+def _shown_in_blocks(labels: NDArray[np.uint8], classes: int) -> NDArray[np.bool_]:
+    """Which classes take a good part of each block of BLOCK x BLOCK pixels: (classes, rows, columns), bool."""
+    rows, columns = (max(1, length // BLOCK) for length in labels.shape)
+    cut = labels[: rows * BLOCK, : columns * BLOCK]
+    if min(labels.shape) < BLOCK:
+        return np.stack([np.full((1, 1), (labels == label).any()) for label in range(classes)])
+    blocks = cut.reshape(rows, BLOCK, columns, BLOCK)
+    return np.stack([(blocks == label).mean(axis=(1, 3)) >= BLOCK_SHARE for label in range(classes)])
+
+
+def _places(blocks: list[NDArray[np.bool_]], classes: int) -> list[NDArray[np.int64]]:
+    """For each class that has any, the blocks that show it: (n, 3), image, row and column of the block's middle."""
+    found = []
+    for label in range(classes):
+        places = [
+            np.column_stack((np.full(len(where), source), where * BLOCK + BLOCK // 2))
+            for source, shown in enumerate(blocks)
+            if len(where := np.argwhere(shown[label]))
+        ]
+        if places:
+            found.append(np.concatenate(places))
+    return found
+
+
+def _place(
+    rng: np.random.Generator, shape: tuple[int, ...], side: int, held: tuple[int, int] | None
+) -> tuple[slice, slice]:
+    """A random square of ``side`` pixels in an image, or what fits; around the pixel ``held`` where one is given."""
+    area = []
+    for axis in (0, 1):
+        length = min(side, shape[axis])
+        first, last = 0, shape[axis] - length
+        if held is not None:
+            first, last = max(first, held[axis] - length + 1), min(last, held[axis])
+        start = int(rng.integers(min(first, last), last + 1))
+        area.append(slice(start, start + length))
+    return area[0], area[1]

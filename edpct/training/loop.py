@@ -60,6 +60,8 @@ class Training:
         self.whole = True  # weights, statistics and step count belong together: fit for a resume point
         _read_val(self.dataset, self.progress)
         self.crops = CropDataset(self.dataset, self.task.preprocessing, self.settings, self.seed, self.progress)
+        # Convolutions are up to twice as fast on images whose channels lie side by side.
+        self.learner = self.learner.to(memory_format=torch.channels_last)
         groups = _decay_groups(self.learner, self.settings.weight_decay)
         optimiser = torch.optim.AdamW(groups, lr=self.settings.lr)
         steps, warmup = self.settings.steps, self.settings.warmup
@@ -98,7 +100,8 @@ class Training:
             if self.whole:
                 self._save(began)
             raise
-        self.accelerator.unwrap_model(self.learner).to("cpu").eval()
+        trained = self.accelerator.unwrap_model(self.learner).to("cpu").eval()
+        trained.to(memory_format=torch.contiguous_format)
         return self.history
 
     def _batches(self) -> DataLoader:
@@ -111,6 +114,7 @@ class Training:
 
     def _advance(self, images: Tensor, labels: Tensor) -> float:
         self.learner.train()
+        images = images.contiguous(memory_format=torch.channels_last)
         with torch.autocast(self.accelerator.device.type, torch.bfloat16, enabled=self.bf16):
             loss = torch.stack(list(self.learner(images, labels).values())).sum()
         value = float(loss.detach())
@@ -178,7 +182,8 @@ def validate(model: nn.Module, dataset: Dataset, task: Task, device: torch.devic
 
     @torch.no_grad()
     def predict(image):  # type: ignore[no-untyped-def]
-        logits = model(torch.from_numpy(size.apply(image)).to(device))
+        batch = torch.from_numpy(size.apply(image)).to(device).contiguous(memory_format=torch.channels_last)
+        logits = model(batch)
         return logits.argmax(1)[0].cpu().numpy()
 
     cut = windows(dataset, "val", size.height, size.width)

@@ -125,6 +125,22 @@ def test_labels_go_where_their_pixels_go(tmp_path: Path, size: tuple[int, int]) 
     assert checked > 20_000 and seen == set(range(6))
 
 
+def test_a_share_of_the_crops_shows_each_class_with_equal_chances(tmp_path: Path) -> None:
+    """Class 1 lies in one corner only; where the crops lie anywhere, few see it."""
+    dataset = _colour_coded(tmp_path, 32, 32)
+    labels = np.zeros((512, 512), np.uint8)
+    labels[:40, :40] = 1
+    Image.fromarray(_code(labels)).save(tmp_path / "image.png")
+    Image.fromarray(labels).save(tmp_path / "mask.png")
+    seen = {
+        balance: sum(bool((crops[index][1] == 1).any()) for index in range(100)) / 100
+        for balance in (0.0, 1.0)
+        for crops in [_crops(dataset, balance=balance, steps=100)]
+    }
+    assert seen[0.0] < 0.2  # (40 + 64)^2 of 512^2 positions, at most
+    assert 0.4 < seen[1.0] < 0.7  # half of the draws are of class 1
+
+
 def test_zoom_and_all_eight_symmetries_occur(tmp_path: Path) -> None:
     """A ramp shows which way is up, and how fast it rises shows the zoom."""
     rows, columns = np.mgrid[:128, :128]
