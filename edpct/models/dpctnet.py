@@ -8,18 +8,25 @@ inside of both modules are ours::
     image ─ stem 1/4 ─┬─ CNN path: residual blocks 1/4 ── skip ──────────────────────────┐
                       │            residual blocks 1/8 ───────────────┐                  │
                       └─ transformer path: 1/8 ─ 1/16 ─ 1/32 ─ FRM ── FFM 1/8 ─ decoder 1/4 ─ logits 1/1
+
+Stem and CNN path may be any backbone of timm (:mod:`edpct.models.backbone`). Each part can be left out, to see what it
+is worth.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
+from typing_extensions import Self
 
+from edpct.models.backbone import BackbonePath
 from edpct.models.blocks import ChannelGate, ConvBNReLU, ResidualBlock, TransformerStage, upsample
+
+Part = Literal["cnn", "transformer", "refinement", "fusion"]
 
 
 class DPCTNetConfig(BaseModel):
@@ -27,20 +34,33 @@ class DPCTNetConfig(BaseModel):
 
     Attributes:
         num_classes: channels of the logits.
-        cnn_widths, cnn_depths: residual stages at strides 4 and 8.
+        backbone: network of timm that is stem and CNN path; None: ours, of ``cnn_widths`` and ``cnn_depths``.
+        cnn_widths, cnn_depths: residual stages at strides 4 and 8; a backbone's maps are brought to these widths.
         transformer_widths, transformer_depths, heads: stages at strides 16 and 32.
         mlp_ratio: hidden over outer width of the transformer's MLP.
+        without: parts that are left out, for an ablation. With one path there is nothing to fuse; without "refinement"
+            the transformer's two scales are added, without "fusion" the two paths are.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     num_classes: int = Field(ge=2, le=255)
+    backbone: str | None = None
     cnn_widths: tuple[int, int]
     cnn_depths: tuple[int, int]
     transformer_widths: tuple[int, int]
     transformer_depths: tuple[int, int]
     heads: tuple[int, int]
     mlp_ratio: int = 4
+    without: tuple[Part, ...] = ()
+
+    @model_validator(mode="after")
+    def _has_a_path(self) -> Self:
+        if {"cnn", "transformer"} <= set(self.without):
+            raise ValueError("one of the two paths must stay")
+        if self.backbone is not None and "cnn" in self.without:
+            raise ValueError("a backbone is the CNN path; it cannot be left out")
+        return self
 
 
 PRESETS: dict[str, dict[str, object]] = {
@@ -59,8 +79,8 @@ PRESETS: dict[str, dict[str, object]] = {
 }  # fmt: skip
 
 
-class FeatureRefinement(nn.Module):
-    """FRM: brings the transformer's two scales together and sharpens them with local context and a channel gate.
+class AddedScales(nn.Module):
+    """The transformer's two scales brought to one width and added: what stands in for the FRM where it is left out.
 
     (B, C16, H/16, W/16) and (B, C32, H/32, W/32) to (B, C, H/16, W/16).
     """
@@ -69,11 +89,21 @@ class FeatureRefinement(nn.Module):
         super().__init__()
         self.fine = nn.Conv2d(fine, width, 1)
         self.coarse = nn.Conv2d(coarse, width, 1)
+
+    def forward(self, fine: Tensor, coarse: Tensor) -> Tensor:
+        return self.fine(fine) + upsample(self.coarse(coarse), 2)
+
+
+class FeatureRefinement(AddedScales):
+    """FRM: brings the transformer's two scales together and sharpens them with local context and a channel gate."""
+
+    def __init__(self, fine: int, coarse: int, width: int) -> None:
+        super().__init__(fine, coarse, width)
         self.local = ConvBNReLU(width, width)
         self.gate = ChannelGate(width)
 
     def forward(self, fine: Tensor, coarse: Tensor) -> Tensor:
-        merged = self.fine(fine) + upsample(self.coarse(coarse), 2)
+        merged = super().forward(fine, coarse)
         return merged + self.gate(self.local(merged))
 
 
@@ -95,15 +125,28 @@ class FeatureFusion(nn.Module):
         return fused + self.gate(self.mix(fused))
 
 
+class AddedPaths(nn.Module):
+    """What stands in for the FFM where it is left out."""
+
+    def forward(self, local: Tensor, context: Tensor) -> Tensor:
+        return local + context
+
+
 class DPCTNet(nn.Module):
     """Dual-path CNN and transformer for segmentation.
 
     Input (B, 3, H, W), float, H and W multiples of 32; output logits (B, num_classes, H, W).
+
+    Attributes:
+        TAPS: maps that distillation may tap, at strides 8, 16 and 8; of one network, those that are there.
+
+    Raises:
+        CheckpointError: timm has no such backbone, or it has no maps at strides 4, 8 and 16.
     """
 
-    TAPS = ("cnn", "transformer", "fused")
+    TAPS: tuple[str, ...] = ("cnn", "transformer", "fused")
     PATHS: ClassVar[Mapping[str, str]] = {
-        "stem": "CNN", "cnn4": "CNN", "cnn8": "CNN",
+        "stem": "CNN", "cnn4": "CNN", "cnn8": "CNN", "backbone": "CNN",
         "enter": "transformer", "transformer16": "transformer", "transformer32": "transformer",
         "refinement": "refinement", "fusion": "fusion",
         "lateral": "decoder", "decoder": "decoder", "classifier": "decoder",
@@ -113,35 +156,49 @@ class DPCTNet(nn.Module):
         super().__init__()
         self.config = config
         fine, coarse = config.cnn_widths
-        t16, t32 = config.transformer_widths
-        self.stem = nn.Sequential(ConvBNReLU(3, fine // 2, stride=2), ConvBNReLU(fine // 2, fine, stride=2))
-        self.cnn4 = nn.Sequential(*(ResidualBlock(fine) for _ in range(config.cnn_depths[0])))
-        self.cnn8 = nn.Sequential(
-            ConvBNReLU(fine, coarse, stride=2), *(ResidualBlock(coarse) for _ in range(config.cnn_depths[1]))
-        )
-        self.enter = ConvBNReLU(fine, fine, stride=2)
-        self.transformer16 = TransformerStage(
-            fine, t16, config.heads[0], 2, config.mlp_ratio, config.transformer_depths[0]
-        )
-        self.transformer32 = TransformerStage(
-            t16, t32, config.heads[1], 1, config.mlp_ratio, config.transformer_depths[1]
-        )
-        self.refinement = FeatureRefinement(t16, t32, coarse)
-        self.fusion = FeatureFusion(coarse)
+        self.TAPS = tuple(tap for tap in DPCTNet.TAPS if tap not in config.without)
+        if config.backbone is not None:
+            self.backbone = BackbonePath(config.backbone, config.cnn_widths)
+        else:
+            self.stem = nn.Sequential(ConvBNReLU(3, fine // 2, stride=2), ConvBNReLU(fine // 2, fine, stride=2))
+            if "cnn" not in config.without:
+                self.cnn4 = nn.Sequential(*(ResidualBlock(fine) for _ in range(config.cnn_depths[0])))
+                blocks = (ResidualBlock(coarse) for _ in range(config.cnn_depths[1]))
+                self.cnn8 = nn.Sequential(ConvBNReLU(fine, coarse, stride=2), *blocks)
+        if "transformer" not in config.without:
+            t16, t32 = config.transformer_widths
+            depths, heads, ratio = config.transformer_depths, config.heads, config.mlp_ratio
+            self.enter = ConvBNReLU(fine, fine, stride=2)
+            self.transformer16 = TransformerStage(fine, t16, heads[0], 2, ratio, depths[0])
+            self.transformer32 = TransformerStage(t16, t32, heads[1], 1, ratio, depths[1])
+            refinement = AddedScales if "refinement" in config.without else FeatureRefinement
+            self.refinement = refinement(t16, t32, coarse)
+        if not {"cnn", "transformer"} & set(config.without):
+            self.fusion = AddedPaths() if "fusion" in config.without else FeatureFusion(coarse)
         self.lateral = nn.Conv2d(coarse, fine, 1)
         self.decoder = ConvBNReLU(fine, fine)
         self.classifier = nn.Conv2d(fine, config.num_classes, 1)
 
     def features(self, image: Tensor) -> dict[str, Tensor]:
-        """The maps of :attr:`TAPS`, each (B, C, H / s, W / s) with s = 8, 16, 8, and the decoder's with s = 4."""
-        stem = self.stem(image)
-        skip = self.cnn4(stem)
-        local = self.cnn8(skip)
-        fine = self.transformer16(self.enter(stem))
-        context = self.refinement(fine, self.transformer32(fine))
-        fused = self.fusion(local, upsample(context, 2))
-        decoded = self.decoder(upsample(self.lateral(fused), 2) + skip)
-        return {"cnn": local, "transformer": context, "fused": fused, "decoder": decoded}
+        """The maps of :attr:`TAPS`, each (B, C, H / s, W / s), and the decoder's with s = 4."""
+        found: dict[str, Tensor] = {}
+        if self.config.backbone is not None:
+            entry, found["cnn"] = self.backbone(image)
+            skip = entry
+        else:
+            entry = skip = self.stem(image)
+            if "cnn" in self.TAPS:
+                skip = self.cnn4(entry)
+                found["cnn"] = self.cnn8(skip)
+        if "transformer" in self.TAPS:
+            fine = self.transformer16(self.enter(entry))
+            found["transformer"] = self.refinement(fine, self.transformer32(fine))
+            context = upsample(found["transformer"], 2)
+            found["fused"] = self.fusion(found["cnn"], context) if "cnn" in self.TAPS else context
+        else:
+            found["fused"] = found["cnn"]
+        found["decoder"] = self.decoder(upsample(self.lateral(found["fused"]), 2) + skip)
+        return found
 
     def classify(self, features: dict[str, Tensor]) -> Tensor:
         """Logits (B, num_classes, H, W) of what :meth:`features` returned."""
@@ -151,6 +208,13 @@ class DPCTNet(nn.Module):
         return self.classify(self.features(image))
 
 
-def dpctnet(preset: str, num_classes: int) -> DPCTNet:
-    """DP-CTNet of a preset (``tiny``, ``small``, ``base``) with random weights."""
-    return DPCTNet(DPCTNetConfig.model_validate({"num_classes": num_classes, **PRESETS[preset]}))
+def dpctnet(preset: str, num_classes: int, backbone: str | None = None) -> DPCTNet:
+    """DP-CTNet of a preset (``tiny``, ``small``, ``base``) with random weights.
+
+    Args:
+        backbone: network of timm that takes the place of the preset's stem and CNN path.
+
+    Raises:
+        CheckpointError: timm has no such backbone, or it has no maps at strides 4, 8 and 16.
+    """
+    return DPCTNet(DPCTNetConfig.model_validate({"num_classes": num_classes, "backbone": backbone, **PRESETS[preset]}))

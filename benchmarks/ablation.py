@@ -1,0 +1,221 @@
+r"""DP-CTNet, whole and with parts left out, beside what a user would train instead, on real imagery.
+
+    python benchmarks/ablation.py --data DIR [--steps 400] [--seeds 3] [--only NAME ...] [--table]
+
+All train from scratch by edpct's own loop: the same crops (a seed decides them), the same augmentation, loss and
+schedule, as many steps. Each network gets the best of three learning rates, chosen on seed 0 and on val, for all alike;
+DP-CTNet has the auxiliary heads that belong to it. The weights of the last step count. Goes on where it was stopped,
+also from a committed ablation.json; ``--table`` writes the page from what is there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import sys
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+
+import torch
+from study import Run, Study, made_on, mean_and_spread, written
+from torch import nn
+
+from edpct.bench.report.tables import markdown_table
+from edpct.cli.screen import screen
+from edpct.data.layouts import open_dataset
+from edpct.data.samples import Dataset
+from edpct.errors import EdpctError
+from edpct.models.architecture import build_network, count_macs, count_parameters
+from edpct.models.dpctnet import PRESETS, DPCTNet, DPCTNetConfig
+from edpct.models.names import parse_model
+from edpct.progress import Silent
+from edpct.recipe import TeachSettings
+from edpct.task import Task
+from edpct.training.loop import Training
+from edpct.training.objective import SupervisedLearner, tap_widths
+
+SIZE = 512
+RATES = (5e-4, 1e-3, 2e-3)
+WHOLE = "DP-CTNet"
+PARTS = {
+    "without the transformer path": "transformer",
+    "without the CNN path": "cnn",
+    "without FRM": "refinement",
+    "without FFM": "fusion",
+}
+RIVALS = {
+    "FPN-ResNet18": "FPN-resnet18",
+    "Unet-ResNet18": "Unet-resnet18",
+    "SegFormer-B0": "Segformer-mit_b0",
+    "DeepLabV3+-ResNet18": "DeepLabV3Plus-resnet18",
+}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--preset", default="small", choices=PRESETS)
+    parser.add_argument("--steps", type=int, default=400)
+    parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--crop", type=int, default=256)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--only", nargs="*", default=[], metavar="NAME", help=f"of: {', '.join(names())}")
+    parser.add_argument("--table", action="store_true", help="write the page from the runs that are there")
+    parser.add_argument("--work", type=Path, default=Path("runs/ablation"))
+    parser.add_argument("--out", type=Path, default=Path("benchmarks/results/ablation"))
+    asked = parser.parse_args()
+    try:
+        dataset = open_dataset(asked.data, "dubai")
+        study = Study(asked.out / "ablation.json", screen())
+        if not asked.table:
+            compare(study, dataset, asked)
+        text = page(study, asked, dataset.task.at_size(SIZE, SIZE))
+    except EdpctError as error:
+        print(f"ablation: {error}", file=sys.stderr)
+        return 2
+    (asked.out / "ablation.md").write_text(text, encoding="utf-8")
+    print(text)
+    return 0
+
+
+def names() -> list[str]:
+    return [WHOLE, *PARTS, *RIVALS]
+
+
+def compare(study: Study, dataset: Dataset, asked: argparse.Namespace) -> None:
+    """Make the runs that are not there yet."""
+
+    def key(variant: str, rate: float, seed: int) -> tuple[str, float, int, int, int, int]:
+        return variant, rate, seed, asked.steps, asked.batch, asked.crop
+
+    def make(variant: str, rate: float, seed: int) -> Run:
+        return trained(variant, rate, seed, dataset, asked)
+
+    study.tuned(
+        [name for name in names() if not asked.only or name in asked.only], lambda _: RATES, asked.seeds, make, key
+    )
+
+
+def network(variant: str, preset: str, task: Task) -> nn.Module:
+    """A variant with random weights from torch's generator."""
+    if variant in RIVALS:
+        return build_network(parse_model(RIVALS[variant], task.num_classes))
+    without = (PARTS[variant],) if variant in PARTS else ()
+    return DPCTNet(
+        DPCTNetConfig.model_validate({"num_classes": task.num_classes, **PRESETS[preset], "without": without})
+    )
+
+
+def trained(variant: str, rate: float, seed: int, dataset: Dataset, asked: argparse.Namespace) -> Run:
+    """Train one, from scratch, and measure it on val."""
+    task = dataset.task.at_size(SIZE, SIZE)
+    torch.manual_seed(seed)
+    model = network(variant, asked.preset, task)
+    settings = TeachSettings(
+        steps=asked.steps, batch=asked.batch, crop=asked.crop, lr=rate, validate_every=0, save_every=100
+    )
+    ours = isinstance(model, DPCTNet)
+    taps = tap_widths(model, tuple(tap for tap in model.TAPS if tap != "fused")) if ours else {}
+    learner = SupervisedLearner(
+        model, task.ignore_index, task.num_classes, settings.dice, settings.auxiliary if ours else 0.0, taps
+    )
+    name = f"{variant}-{asked.preset}-{rate}-{seed}-{asked.steps}-{asked.batch}-{asked.crop}".replace(" ", "-")
+    folder = asked.work / name
+    folder.mkdir(parents=True, exist_ok=True)
+    history = Training(
+        learner, dataset, task, settings,
+        seed=seed, workspace=folder, fingerprint=name, progress=Silent(), title=variant,
+    ).run()  # fmt: skip
+    shutil.rmtree(folder)
+    last = history.measures[-1]
+    iou = {
+        each: 100 * value
+        for each, value in zip(task.names, last.iou, strict=True)
+        if value is not None
+    }  # fmt: skip
+    return Run(
+        variant, rate, seed, asked.steps, asked.batch, asked.crop,
+        miou=100 * last.miou, iou=iou, loss=last.loss, seconds=history.seconds,
+    )  # fmt: skip
+
+
+def page(study: Study, asked: argparse.Namespace, task: Task) -> str:
+    """The table, and which claims it bears out."""
+    runs = [run for run in study.runs if (run.steps, run.batch, run.crop) == (asked.steps, asked.batch, asked.crop)]
+    found = {name: best(name, runs) for name in names()}
+    found = {name: chosen for name, chosen in found.items() if chosen}
+    header = ["network", "M params", "GMACs", "best lr", "mIoU %", "each seed", *(f"IoU {name}" for name in task.names)]
+    lines = []
+    for name, chosen in found.items():
+        parameters, macs = size_of(name, asked.preset, task)
+        line = [name, f"{parameters / 1e6:.2f}", f"{macs / 1e9:.2f}", f"{chosen[0].value:g}", written(chosen)]
+        line.append(" ".join(f"{run.miou:.2f}" for run in chosen))
+        line += [f"{sum(run.iou.get(each, 0.0) for run in chosen) / len(chosen):.1f}" for each in task.names]
+        lines.append(line)
+    tried = [[name, *(_at(name, rate, runs) for rate in RATES)] for name in found]
+    crops = asked.steps * asked.batch
+    parts = [
+        "# DP-CTNet, its parts and its rivals",
+        (
+            f"From scratch on Dubai (train tiles 4, 5, 7, 8; val 2, 6), {crops} crops of "
+            f"{asked.crop}x{asked.crop} pixels for each ({asked.steps} steps of {asked.batch}), the same crops, "
+            "augmentation, loss and schedule for all; "
+            f"DP-CTNet {asked.preset} with its auxiliary heads. Learning rate: the best of three on seed 0. "
+            f"mIoU on val at {SIZE}x{SIZE}, mean ± standard deviation over the seeds."
+        ),
+        markdown_table(header, lines),
+        *claims(found),
+        "Learning rates tried, mIoU % on seed 0:",
+        markdown_table(["network", *(f"{rate:g}" for rate in RATES)], tried),
+        made_on(runs),
+        (
+            f"Made with:\n\n    python benchmarks/ablation.py --data DIR --preset {asked.preset} --steps {asked.steps} "
+            f"--batch {asked.batch} --crop {asked.crop} --seeds {asked.seeds}"
+        ),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def best(name: str, runs: Sequence[Run]) -> list[Run]:
+    """The runs of a network at its best learning rate, by seed."""
+    mine = [run for run in runs if run.variant == name]
+    first = [run for run in mine if run.seed == 0]
+    if not first:
+        return []
+    rate = max(first, key=lambda run: run.miou).value
+    return sorted((run for run in mine if run.value == rate), key=lambda run: run.seed)
+
+
+def _at(name: str, rate: float, runs: Sequence[Run]) -> str:
+    hits = [run.miou for run in runs if (run.variant, run.value, run.seed) == (name, rate, 0)]
+    return f"{hits[0]:.2f}" if hits else "–"
+
+
+@lru_cache
+def size_of(name: str, preset: str, task: Task) -> tuple[int, int]:
+    """Parameters and MACs at the size of validation."""
+    model = network(name, preset, task)
+    return count_parameters(model), count_macs(model, SIZE, SIZE)
+
+
+def claims(found: dict[str, list[Run]]) -> list[str]:
+    """What the table says of the whole against each other row."""
+    if WHOLE not in found:
+        return []
+    mean, spread = mean_and_spread(found[WHOLE])
+    said = []
+    for name, runs in found.items():
+        if name == WHOLE:
+            continue
+        other, theirs = mean_and_spread(runs)
+        more = mean - other
+        verdict = "more than" if abs(more) > max(spread, theirs) else "within"
+        said.append(
+            f"- {name}: {more:+.2f} points for the whole, {verdict} the larger spread ({max(spread, theirs):.2f})."
+        )
+    return ["\n".join(said)]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,131 @@
+"""Runs of a comparison, kept one by one, so that it goes on where it was stopped, on this machine or on another."""
+
+from __future__ import annotations
+
+import json
+import statistics
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass, field
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+from edpct.bench.report.make import machine, versions
+from edpct.progress import Progress
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training of one variant.
+
+    Attributes:
+        value: what the variant was tuned by: a learning rate, or a weight.
+        miou, iou: on val, in points.
+        steps, batch, crop: the budget: so many steps, each of so many crops, each of so many pixels a side.
+    """
+
+    variant: str
+    value: float
+    seed: int
+    steps: int
+    batch: int
+    crop: int
+    miou: float
+    iou: dict[str, float]
+    loss: float
+    seconds: float
+    made: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def key(self) -> tuple[str, float, int, int, int, int]:
+        return self.variant, self.value, self.seed, self.steps, self.batch, self.crop
+
+
+class Study:
+    """Runs in a JSON file, one written as soon as it is there.
+
+    Args:
+        path: the file; runs that it holds are not made again.
+    """
+
+    def __init__(self, path: Path, progress: Progress) -> None:
+        self.path, self.progress = path, progress
+        self.runs: list[Run] = []
+        if path.exists():
+            found = json.loads(path.read_text(encoding="utf-8"))
+            self.runs = [Run(**run) for run in found["runs"]]
+
+    def once(self, key: tuple[str, float, int, int, int, int], make: Callable[[], Run]) -> Run:
+        """The run of a key: read, or made and written."""
+        for run in self.runs:
+            if run.key == key:
+                return run
+        began = time.monotonic()
+        run = make()
+        made = {
+            "machine": machine()["machine"],
+            "versions": versions(),
+            "date": date.today().isoformat(),
+        }
+        run = Run(**{**asdict(run), "seconds": time.monotonic() - began, "made": made})
+        self.runs.append(run)
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        partial = self.path.with_suffix(".partial")
+        partial.write_text(json.dumps({"runs": [asdict(run) for run in self.runs]}, indent=1) + "\n", encoding="utf-8")
+        partial.replace(self.path)
+        self.progress.say(
+            f"{run.variant}, {run.value:g}, seed {run.seed}: {run.miou:.2f} points in {run.seconds:.0f} s"
+        )
+        return run
+
+    def tuned(
+        self,
+        variants: Sequence[str],
+        values: Callable[[str], Sequence[float]],
+        seeds: int,
+        make: Callable[[str, float, int], Run],
+        key: Callable[[str, float, int], tuple[str, float, int, int, int, int]],
+    ) -> dict[str, list[Run]]:
+        """Every variant at each of its values on the first seed, then at the best of these on the others.
+
+        In turns, so that a study which is stopped has as much of each.
+        """
+
+        def one(variant: str, value: float, seed: int) -> Run:
+            return self.once(key(variant, value, seed), lambda: make(variant, value, seed))
+
+        most = max(len(values(variant)) for variant in variants)
+        for place in range(most):
+            for variant in variants:
+                if place < len(values(variant)):
+                    one(variant, values(variant)[place], 0)
+        found = {}
+        for variant in variants:
+            tried = [one(variant, value, 0) for value in values(variant)]
+            found[variant] = [max(tried, key=lambda run: run.miou)]
+        for seed in range(1, seeds):
+            for variant in variants:
+                found[variant].append(one(variant, found[variant][0].value, seed))
+        return found
+
+
+def mean_and_spread(runs: Iterable[Run]) -> tuple[float, float]:
+    """Mean and standard deviation of mIoU in points; the deviation is 0 for one run."""
+    scores = [run.miou for run in runs]
+    return statistics.mean(scores), statistics.stdev(scores) if len(scores) > 1 else 0.0
+
+
+def written(runs: Iterable[Run]) -> str:
+    """Mean ± standard deviation for a table."""
+    mean, spread = mean_and_spread(runs)
+    return f"{mean:.2f} ± {spread:.2f}"
+
+
+def made_on(runs: Sequence[Run]) -> str:
+    """Machine, versions and days of runs, in a line."""
+    machines = sorted({run.made["machine"]["cpu"] for run in runs})
+    days = sorted({run.made["date"] for run in runs})
+    used = runs[-1].made["versions"]
+    tools = ", ".join(f"{name} {used[name]}" for name in ("edpct", "torch", "torchvision", "timm") if name in used)
+    return f"{', '.join(machines)}; {days[0]}{f' to {days[-1]}' if len(days) > 1 else ''}; {tools}."
