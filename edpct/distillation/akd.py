@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from edpct.distillation.vectors import LEAST_NORM, mean_over, pooled_tokens, prototype_cosines
+from edpct.distillation.vectors import LEAST_NORM, cosines, mean_over, pooled_tokens, prototype_cosines
 
 COSINE_LIMIT = 1 - 1e-6
 """Cosines are clamped to it: the gradient of arccos is infinite at 1."""
@@ -39,8 +39,7 @@ def pixel_angle(student: Tensor, teacher: Tensor) -> Tensor:
     Returns:
         A float32 scalar in 0..1: 0 for equal directions, 1 for opposite ones.
     """
-    cosine = F.cosine_similarity(student.float(), teacher.float(), dim=1, eps=LEAST_NORM)
-    return torch.acos(cosine.clamp(-COSINE_LIMIT, COSINE_LIMIT)).mean() / math.pi
+    return torch.acos(cosines(student.float(), teacher.float()).clamp(-COSINE_LIMIT, COSINE_LIMIT)).mean() / math.pi
 
 
 def triplet_cosines(tokens: Tensor) -> tuple[Tensor, Tensor]:
@@ -52,19 +51,28 @@ def triplet_cosines(tokens: Tensor) -> tuple[Tensor, Tensor]:
     Returns:
         Cosines (B, N, N, N) indexed [batch, j, i, k], and which of them exist (neither i nor k coincides with j).
     """
+    gram, inverse = _gram_and_inverse_distances(tokens)
+    apart = inverse > 0
+    return _triplet_cosines(gram, inverse), apart[:, :, :, None] & apart[:, :, None, :]
+
+
+def _gram_and_inverse_distances(tokens: Tensor) -> tuple[Tensor, Tensor]:
+    """Products of centred tokens at unit scale, and one over their distances, 0 in one place; both (B, N, N)."""
     centred = tokens - tokens.mean(dim=1, keepdim=True)
     # Scale is irrelevant to angles, and at unit scale one epsilon fits all layers.
     centred = centred / centred.square().mean(dim=(1, 2), keepdim=True).add(LEAST_NORM**2).sqrt()
     gram = centred @ centred.transpose(1, 2)
     square = gram.diagonal(dim1=1, dim2=2)
-    distance2 = square[:, :, None] + square[:, None, :] - 2 * gram  # [j, i]
+    distance2 = square[:, :, None] + square[:, None, :] - 2 * gram
     apart = distance2 > _COINCIDENT * centred.shape[-1]
-    distance = distance2.masked_fill(~apart, 1.0).sqrt()
-    # (x_i - x_j) . (x_k - x_j) = G_ik - G_ij - G_kj + G_jj
-    product = gram[:, None] - gram[:, :, :, None] - gram[:, :, None, :] + square[:, :, None, None]
-    cosine = product / (distance[:, :, :, None] * distance[:, :, None, :])
-    exists = apart[:, :, :, None] & apart[:, :, None, :]
-    return cosine.clamp(-1.0, 1.0), exists
+    return gram, distance2.masked_fill(~apart, 1.0).rsqrt() * apart
+
+
+def _triplet_cosines(gram: Tensor, inverse: Tensor) -> Tensor:
+    """(x_i - x_j) . (x_k - x_j) = G_ik - G_ij - G_kj + G_jj, over both lengths; 0 where an inverse distance is."""
+    at_j = gram - gram.diagonal(dim1=1, dim2=2)[:, :, None] / 2  # [j, i]
+    product = gram[:, None] - at_j[:, :, :, None] - at_j[:, :, None, :]
+    return (product * inverse[:, :, :, None] * inverse[:, :, None, :]).clamp(-1.0, 1.0)
 
 
 def relation_angle(student: Tensor, teacher: Tensor, tokens: int) -> Tensor:
@@ -77,8 +85,12 @@ def relation_angle(student: Tensor, teacher: Tensor, tokens: int) -> Tensor:
     Returns:
         A float32 scalar in 0..1.5; 0 where no triplet exists in both maps.
     """
-    ours, theirs = (triplet_cosines(pooled_tokens(features, tokens)) for features in (student, teacher))
-    return mean_over(F.smooth_l1_loss(ours[0], theirs[0], reduction="none"), ours[1] & theirs[1])
+    ours, theirs = (_gram_and_inverse_distances(pooled_tokens(features, tokens)) for features in (student, teacher))
+    both = (ours[1] > 0) & (theirs[1] > 0)
+    # Both cosines are 0 where a triplet does not exist in both maps: no mask of its size is needed, only the count.
+    found = [_triplet_cosines(gram, inverse * both) for gram, inverse in (ours, theirs)]
+    count = both.sum(dim=2).square().sum()
+    return F.smooth_l1_loss(found[0], found[1], reduction="sum") / count.clamp(min=1)
 
 
 def prototype_angle(student: Tensor, teacher: Tensor, labels: Tensor, num_classes: int) -> Tensor:

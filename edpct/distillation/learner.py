@@ -64,7 +64,8 @@ class DistilLearner(Learner):
         taught: dict[str, Tensor] = {}
         # Features first: what their losses hold for a moment is gone when those at the image's size need memory.
         with torch.autocast(images.device.type, enabled=False):
-            for tap, theirs in maps.items():
+            for tap in self.taps if self._on_features else ():
+                theirs = maps.pop(tap).float()
                 for term, weight in self._on_features:
                     taught[f"{term.name} {tap}"] = weight * self._compared(term, tap, features[tap], theirs, context)
         logits = self.model.classify(features)
@@ -98,4 +99,4 @@ def _loss_on_maps(term: Term, theirs: Tensor, context: Context, ours: Tensor, *p
         ours = F.interpolate(ours, size=theirs.shape[-2:], mode="bilinear", align_corners=False)
     for kernel in projection:
         ours = F.conv2d(ours, kernel)
-    return term.loss(ours, theirs.float(), context)
+    return term.loss(ours, theirs, context)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 from torch.nn import functional as F
 
-from edpct.distillation.vectors import LEAST_NORM
+from edpct.distillation.vectors import cosines
 
 CHANNEL_TEMPERATURE = 4.0
 """Of CWD, as its authors set it."""
@@ -66,4 +66,4 @@ def correlation_distance(student: Tensor, teacher: Tensor) -> Tensor:
 
 def _pearson(first: Tensor, second: Tensor, dim: int) -> Tensor:
     first, second = (values - values.mean(dim, keepdim=True) for values in (first, second))
-    return F.cosine_similarity(first, second, dim=dim, eps=LEAST_NORM)
+    return cosines(first, second, dim)
