@@ -213,8 +213,10 @@ def page(costs: list[Cost], asked: argparse.Namespace) -> str:
     precision = "bf16 autocast" if use_bf16("auto") else "fp32"
     parts = [
         "# What AKD costs a training step",
-        f"The {described(asked)}; {precision}; {asked.rounds} rounds in turns. Seconds: the median. What AKD adds to\n"
-        f"the time: median and quartiles of the rounds' ratios. Memory: the peak of {kept}.",
+        (
+            f"The {described(asked)}; {precision}; {asked.rounds} rounds in turns. Seconds: the median. What AKD adds\n"
+            f"to the time: median and quartiles of the rounds' ratios. Memory: the peak of {kept}."
+        ),
         markdown_table(header, lines),
         f"{device_name(asked)}, {asked.threads} threads, {date.today().isoformat()}; torch {used['torch']}.",
         "Made with:\n\n    " + " ".join(["python", "benchmarks/akd_cost.py", *sys.argv[1:]]),

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from edpct.distillation.at_once import differentiated_at_once
 from edpct.distillation.vectors import LEAST_NORM, cosines, mean_over, pooled_tokens, prototype_cosines
 
 COSINE_LIMIT = 1 - 1e-6
@@ -87,10 +88,20 @@ def relation_angle(student: Tensor, teacher: Tensor, tokens: int) -> Tensor:
     """
     ours, theirs = (_gram_and_inverse_distances(pooled_tokens(features, tokens)) for features in (student, teacher))
     both = (ours[1] > 0) & (theirs[1] > 0)
-    # Both cosines are 0 where a triplet does not exist in both maps: no mask of its size is needed, only the count.
-    found = [_triplet_cosines(gram, inverse * both) for gram, inverse in (ours, theirs)]
-    count = both.sum(dim=2).square().sum()
-    return F.smooth_l1_loss(found[0], found[1], reduction="sum") / count.clamp(min=1)
+    # The triplets of one image stay in a CPU's cache, in half the time; a GPU would rather have them all.
+    images = 1 if student.device.type == "cpu" else len(student)
+    parts = zip(*(part.split(images) for part in (*ours, *theirs, both)), strict=True)
+    huber = torch.stack([differentiated_at_once(_huber_of_triplets, *part) for part in parts]).sum()
+    return huber / both.sum(dim=2).square().sum().clamp(min=1)
+
+
+def _huber_of_triplets(
+    gram: Tensor, inverse: Tensor, other_gram: Tensor, other_inverse: Tensor, both: Tensor
+) -> Tensor:
+    """Sum of the Huber distances of all triplets; ``both``: pairs of tokens that are apart in both maps."""
+    # Both cosines are 0 where a triplet does not exist in both maps, so no mask of its size is needed.
+    student, teacher = _triplet_cosines(gram, inverse * both), _triplet_cosines(other_gram, other_inverse * both)
+    return F.smooth_l1_loss(student, teacher, reduction="sum")
 
 
 def prototype_angle(student: Tensor, teacher: Tensor, labels: Tensor, num_classes: int) -> Tensor:

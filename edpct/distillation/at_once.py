@@ -31,12 +31,15 @@ def differentiated_at_once(loss: Callable[..., Tensor], *inputs: Tensor) -> Tens
 class _AtOnce(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, loss: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
+        wanted: tuple[bool, ...] = ctx.needs_input_grad[1:]
         with torch.enable_grad():
-            leaves = [value.detach().requires_grad_() for value in inputs]
+            leaves = [value.detach().requires_grad_(want) for value, want in zip(inputs, wanted, strict=True)]
             found = loss(*leaves)
-        ctx.save_for_backward(*torch.autograd.grad(found, leaves, allow_unused=True, materialize_grads=True))
+        asked = [leaf for leaf in leaves if leaf.requires_grad]
+        ctx.save_for_backward(*torch.autograd.grad(found, asked, allow_unused=True, materialize_grads=True))
         return found.detach()
 
     @staticmethod
     def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor | None, ...]:
-        return (None, *(gradient * upstream[0] for gradient in ctx.saved_tensors))
+        gradients = iter(ctx.saved_tensors)
+        return (None, *(next(gradients) * upstream[0] if want else None for want in ctx.needs_input_grad[1:]))
