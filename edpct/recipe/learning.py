@@ -83,7 +83,7 @@ class AKDSettings(Section):
     """Weights of angle knowledge distillation's three readings; see :mod:`edpct.distillation.akd`.
 
     Attributes:
-        tokens: positions kept per image for the relation mode's triplets (its cost grows with the cube).
+        tokens: regions an image is pooled to for the relation mode's triplets (its cost grows with the cube).
     """
 
     pixel: float = Field(1.0, ge=0)
@@ -93,16 +93,34 @@ class AKDSettings(Section):
 
 
 class DistilSettings(OptimiseSettings):
-    """Distillation: the loop of :class:`OptimiseSettings`, AKD, and KL on logits beside it.
+    """Distillation: the loop of :class:`OptimiseSettings`, AKD, and the losses beside it, freely combined.
+
+    A weight of 0 switches a loss off, and then it costs nothing. See :mod:`edpct.distillation.terms`.
 
     Attributes:
+        taps: names of the inner maps that AKD and the other losses on features look at, "cnn", "transformer" and
+            "fused" with DP-CTNet, "encoder" and "decoder" with a network of another package; none: all that teacher and
+            student both have. Each loss has its weight shared equally among them.
         kl: weight of the Kullback-Leibler divergence of the logits (Hinton et al. 2015).
         temperature: softens both distributions of that divergence.
+        cwd: weight of channel-wise distillation, on logits (Shu et al., ICCV 2021); 3 in its authors' experiments.
+        dist: weight of DIST, on logits (Huang et al., NeurIPS 2022); 1 in its authors' experiments.
+        attention_transfer: weight of attention transfer, on features (Zagoruyko and Komodakis, ICLR 2017); 1000 /
+            (height x width of the map) in its authors' experiments.
+        rkd_distance: weight of RKD-D, on features (Park et al., CVPR 2019); of as many regions as ``akd.tokens`` says.
+        ifvd: weight of intra-class feature variation distillation, on features (Wang et al., ECCV 2020); 200 in its
+            authors' code.
     """
 
     akd: AKDSettings = AKDSettings()
+    taps: tuple[str, ...] = ()
     kl: float = Field(1.0, ge=0)
     temperature: float = Field(2.0, gt=0)
+    cwd: float = Field(0.0, ge=0)
+    dist: float = Field(0.0, ge=0)
+    attention_transfer: float = Field(0.0, ge=0)
+    rkd_distance: float = Field(0.0, ge=0)
+    ifvd: float = Field(0.0, ge=0)
 
 
 class QatSettings(OptimiseSettings):

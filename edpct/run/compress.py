@@ -9,6 +9,8 @@ from typing import Any
 from edpct.bench.report.page import html_page
 from edpct.bench.report.schema import Report, StageReport
 from edpct.bench.report.tables import markdown
+from edpct.card import Card
+from edpct.distillation.terms import chosen_taps
 from edpct.models.checkpoint import load_checkpoint
 from edpct.progress import Progress
 from edpct.recipe import CompressRecipe
@@ -50,7 +52,7 @@ def compress(
     Raises:
         EdpctError: see the stages; everything that was finished stays.
     """
-    card = load_checkpoint(teacher).card
+    card = _card_of(teacher, recipe)
     if recipe.export.size is not None:
         card = card.model_copy(update={"task": card.task.at_size(*recipe.export.size)})
     dataset = dataset_of(card, data, layout, teacher)
@@ -58,6 +60,14 @@ def compress(
     with folder.locked(), full_disk_explained(out):
         done = run_stages(compression_stages(teacher, card, dataset, recipe), folder, progress)
         return _publish(folder, done, recipe)
+
+
+def _card_of(teacher: Path, recipe: CompressRecipe) -> Card:
+    """The teacher's card; what distillation cannot compare is refused here, before the work."""
+    checkpoint = load_checkpoint(teacher)
+    taps: tuple[str, ...] = tuple(checkpoint.model.TAPS)  # type: ignore[arg-type]  # nn.Module types all as Tensor
+    chosen_taps(taps, taps, recipe.distil)  # a pruned network has its teacher's
+    return checkpoint.card
 
 
 def _publish(folder: RunFolder, done: dict[str, Committed], recipe: CompressRecipe) -> Compressed:

@@ -15,11 +15,12 @@ from torch import Tensor
 from edpct.distillation.akd import (
     pixel_angle,
     prototype_angle,
-    prototype_cosines,
     relation_angle,
     triplet_cosines,
 )
-from edpct.distillation.learner import DistilLearner, kl_divergence
+from edpct.distillation.learner import DistilLearner
+from edpct.distillation.logit_losses import kl_divergence
+from edpct.distillation.vectors import prototype_cosines
 from edpct.models.dpctnet import DPCTNet, dpctnet
 from edpct.recipe import AKDSettings, DistilSettings
 
