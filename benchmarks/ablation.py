@@ -18,7 +18,7 @@ from functools import lru_cache
 from pathlib import Path
 
 import torch
-from study import Run, Study, made_on, mean_and_spread, written
+from study import Run, Study, by_seed, made_on, mean_and_spread, written
 from torch import nn
 
 from edpct.bench.report.tables import markdown_table
@@ -143,7 +143,7 @@ def trained(variant: str, rate: float, seed: int, dataset: Dataset, asked: argpa
 def page(study: Study, asked: argparse.Namespace, task: Task) -> str:
     """The table, and which claims it bears out."""
     runs = [run for run in study.runs if (run.steps, run.batch, run.crop) == (asked.steps, asked.batch, asked.crop)]
-    found = {name: best(name, runs) for name in names()}
+    found = {name: by_seed(name, runs) for name in names()}
     found = {name: chosen for name, chosen in found.items() if chosen}
     header = ["network", "M params", "GMACs", "best lr", "mIoU %", "each seed", *(f"IoU {name}" for name in task.names)]
     lines = []
@@ -175,16 +175,6 @@ def page(study: Study, asked: argparse.Namespace, task: Task) -> str:
         ),
     ]
     return "\n\n".join(parts) + "\n"
-
-
-def best(name: str, runs: Sequence[Run]) -> list[Run]:
-    """The runs of a network at its best learning rate, by seed."""
-    mine = [run for run in runs if run.variant == name]
-    first = [run for run in mine if run.seed == 0]
-    if not first:
-        return []
-    rate = max(first, key=lambda run: run.miou).value
-    return sorted((run for run in mine if run.value == rate), key=lambda run: run.seed)
 
 
 def _at(name: str, rate: float, runs: Sequence[Run]) -> str:

@@ -110,6 +110,16 @@ class Study:
         return found
 
 
+def by_seed(variant: str, runs: Iterable[Run]) -> list[Run]:
+    """The runs of a variant at the value that was best on the first seed, in the order of their seeds."""
+    mine = [run for run in runs if run.variant == variant]
+    first = [run for run in mine if run.seed == 0]
+    if not first:
+        return []
+    value = max(first, key=lambda run: run.miou).value
+    return sorted((run for run in mine if run.value == value), key=lambda run: run.seed)
+
+
 def mean_and_spread(runs: Iterable[Run]) -> tuple[float, float]:
     """Mean and standard deviation of mIoU in points; the deviation is 0 for one run."""
     scores = [run.miou for run in runs]

@@ -22,6 +22,8 @@ class OptimiseSettings(Section):
         dice: weight of the soft Dice loss beside cross-entropy.
         scale: range of the random zoom a crop is taken at.
         balance: share of the crops, 0..1, that show a class drawn with equal chances; the others lie anywhere.
+        hold_statistics: share of the steps, 0..1, at whose end batch normalisation uses its running statistics, and
+            leaves them as they are: the network then learns with what it will be used with.
         precision: ``bf16`` autocast, ``fp32``, or ``auto``: bf16 where the device computes it natively.
         validate_every: steps between two validations; 0: only at the end.
         save_every: steps between two resume points.
@@ -36,6 +38,7 @@ class OptimiseSettings(Section):
     dice: float = Field(0.5, ge=0)
     scale: tuple[float, float] = (0.5, 1.5)
     balance: float = Field(0.0, ge=0, le=1)
+    hold_statistics: float = Field(0.0, ge=0, le=1)
     precision: Precision = "auto"
     validate_every: int = Field(500, ge=0)
     save_every: int = Field(50, ge=1)

@@ -113,7 +113,7 @@ class Training:
         return self.accelerator.prepare(loader)
 
     def _advance(self, images: Tensor, labels: Tensor) -> float:
-        self.learner.train()
+        self._training_mode()
         images = images.contiguous(memory_format=torch.channels_last)
         with torch.autocast(self.accelerator.device.type, torch.bfloat16, enabled=self.bf16):
             loss = torch.stack(list(self.learner(images, labels).values())).sum()
@@ -131,6 +131,13 @@ class Training:
         self.optimiser.zero_grad(set_to_none=True)
         self.step += 1
         return value
+
+    def _training_mode(self) -> None:
+        self.learner.train()
+        if self.step >= (1 - self.settings.hold_statistics) * self.settings.steps:
+            for module in self.learner.modules():
+                if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                    module.eval()
 
     def _validate(self, losses: list[float]) -> float:
         model = self.accelerator.unwrap_model(self.learner).model
