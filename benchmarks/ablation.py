@@ -17,17 +17,21 @@ from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 
+import safetensors.torch
 import torch
 from study import Run, Study, by_seed, made_on, mean_and_spread, written
 from torch import nn
 
 from edpct.bench.report.tables import markdown_table
+from edpct.card import Card
 from edpct.cli.screen import screen
 from edpct.data.layouts import open_dataset
 from edpct.data.samples import Dataset
 from edpct.errors import EdpctError
 from edpct.models.architecture import build_network, count_macs, count_parameters
+from edpct.models.checkpoint import save_checkpoint
 from edpct.models.dpctnet import PRESETS, DPCTNet, DPCTNetConfig
+from edpct.models.foreign import Foreign
 from edpct.models.names import parse_model
 from edpct.progress import Silent
 from edpct.recipe import TeachSettings
@@ -48,7 +52,7 @@ RIVALS = {
     "FPN-ResNet18": "FPN-resnet18",
     "Unet-ResNet18": "Unet-resnet18",
     "SegFormer-B0": "Segformer-mit_b0",
-    "DeepLabV3+-ResNet18": "DeepLabV3Plus-resnet18",
+    "DeepLabV3Plus-ResNet18": "DeepLabV3Plus-resnet18",
 }
 
 
@@ -127,6 +131,7 @@ def trained(variant: str, rate: float, seed: int, dataset: Dataset, asked: argpa
         learner, dataset, task, settings,
         seed=seed, workspace=folder, fingerprint=name, progress=Silent(), title=variant,
     ).run()  # fmt: skip
+    keep(model, task, asked.work / f"{name}.safetensors")
     shutil.rmtree(folder)
     last = history.measures[-1]
     iou = {
@@ -138,6 +143,15 @@ def trained(variant: str, rate: float, seed: int, dataset: Dataset, asked: argpa
         variant, rate, seed, asked.steps, asked.batch, asked.crop,
         miou=100 * last.miou, iou=iou, loss=last.loss, seconds=history.seconds,
     )  # fmt: skip
+
+
+def keep(model: nn.Module, task: Task, path: Path) -> None:
+    """Write the weights: those of rivals as peers.py takes them."""
+    if isinstance(model, Foreign):
+        safetensors.torch.save_model(model.network, str(path))
+        return
+    macs = count_macs(model, SIZE, SIZE)
+    save_checkpoint(path, model, Card(network=WHOLE, task=task, parameters=count_parameters(model), macs=macs))
 
 
 def page(study: Study, asked: argparse.Namespace, task: Task) -> str:

@@ -55,6 +55,7 @@ PEERS = {
     peer.name: peer
     for peer in (
         Peer("Unet-ResNet18", "Unet", "resnet18"),
+        Peer("FPN-ResNet18", "FPN", "resnet18"),
         Peer("FPN-MobileNetV2", "FPN", "mobilenet_v2"),
         Peer("DeepLabV3Plus-ResNet18", "DeepLabV3Plus", "resnet18"),
         Peer("SegFormer-B0", "Segformer", "mit_b0"),
