@@ -3,8 +3,8 @@
 Val that shows ground of train measures memory, not generalisation. Hashes of whole images miss tiles that overlap in
 part, and hashes on a grid miss those that are shifted. So hashes are taken at anchors, which move with the ground:
 
-1. Anchors are where a small square differs most from the larger square around it (centre-surround, as in CenSurE, Agrawal
-   et al., ECCV 2008), found through summed areas. Flat water and desert have none.
+1. Anchors are where a small square differs most from the larger square around it (centre-surround, as in CenSurE,
+   Agrawal et al., ECCV 2008), found through summed areas. Flat water and desert have none.
 2. The 64 x 64 pixels around each are hashed several times: the signs of random projections of their low frequencies
    (Charikar, STOC 2002). Patches that share a hash are compared by normalised cross-correlation.
 3. Two images overlap where several patches that agree lie at one displacement, which look-alikes (rows of equal roofs)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING
 
 from edpct.errors import DataError
@@ -48,7 +49,7 @@ class Layout:
         """Whether a folder looks as this layout does."""
         return self.recognised and bool(self._module().recognise(root))
 
-    def _module(self):  # type: ignore[no-untyped-def]
+    def _module(self) -> ModuleType:
         return importlib.import_module(f"{__name__}.{self.module}")
 
 
