@@ -96,9 +96,9 @@ def _legend(task: Task) -> Image.Image:
         left += needed
     block = Image.new("RGB", (width, (line + 1) * LINE + 4), PAPER)
     draw = ImageDraw.Draw(block)
-    for left, top, name, colour in places:
-        draw.rectangle((left, top + 1, left + 14, top + 15), colour, outline=INK)  # white is a class's colour, too
-        draw.text((left + 20, top), name, INK, font)
+    for x, y, name, colour in places:
+        draw.rectangle((x, y + 1, x + 14, y + 15), colour, outline=INK)  # white is a class's colour, too
+        draw.text((x + 20, y), name, INK, font)
     return block
 
 

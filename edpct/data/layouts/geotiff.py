@@ -160,7 +160,12 @@ def _reconcile(ignore_index: int, sample: Sample, labels: Labels) -> Labels:
 
 def _pixels_apart(image: Any, mask: Any) -> float:
     """How far the same pixel of the two is apart at the worst corner, in pixels of the image."""
-    corners = [(x, y) for x in (0, image.width) for y in (0, image.height)]
-    back = ~image.transform
-    seen = [back * (mask.transform * corner) for corner in corners]
-    return max(max(abs(x - u), abs(y - v)) for (x, y), (u, v) in zip(corners, seen, strict=True))
+    corners = np.array([(x, y, 1.0) for x in (0, image.width) for y in (0, image.height)]).T
+    seen = np.linalg.solve(_matrix(image.transform), _matrix(mask.transform) @ corners)
+    return float(np.abs(seen - corners).max())
+
+
+def _matrix(transform: Any) -> NDArray[np.float64]:
+    """From pixel column and row to map coordinates, (3, 3)."""
+    t = transform
+    return np.array([[t.a, t.b, t.c], [t.d, t.e, t.f], [0.0, 0.0, 1.0]])
