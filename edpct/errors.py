@@ -6,6 +6,7 @@
     ├── RecipeError            a setting is unknown, out of range or contradicts another
     ├── MissingPackageError    an optional package is not installed; carries the install command
     ├── DataError              images, masks or class tables that cannot be used
+    │   └── UnknownLabelsError a mask holds colours or labels that are no class's; carries how many pixels of each
     ├── CheckpointError        weights that are not there, not ours, damaged or not finite
     ├── TrainingError          training cannot go on (loss not finite, nothing to learn from)
     ├── PruningError           a budget that cannot be met, a part that did not shrink
@@ -61,6 +62,18 @@ class MissingPackageError(EdpctError):
 
 class DataError(EdpctError):
     """Images, masks or class tables that cannot be used."""
+
+
+class UnknownLabelsError(DataError):
+    """A mask holds colours or labels that are no class's.
+
+    Attributes:
+        pixels: how many pixels of each, keyed by ``#RRGGBB`` or by the label as a decimal number.
+    """
+
+    def __init__(self, what: str, hint: str, pixels: dict[str, int]) -> None:
+        super().__init__(what, hint)
+        self.pixels = pixels
 
 
 class CheckpointError(EdpctError):

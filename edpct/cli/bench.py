@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from edpct.cli import options as o
+
 if TYPE_CHECKING:
     from edpct.bench.report.schema import Report
     from edpct.bench.requests import Request
@@ -21,7 +23,7 @@ def bench_command(
     data: Path = typer.Option(
         None, "--data", help="Dataset folder for mIoU; where the engine's data lay if not given."
     ),
-    layout: str = typer.Option(None, "--layout", help="Layout of --data; recognised if not given."),
+    layout: o.Layout = None,
     runtime: str = typer.Option(None, "--runtime", help="Only this runtime; all that fit and open if not given."),
     device: str = typer.Option("", "--device", help="cpu, cuda or tensorrt, where a runtime has several."),
     threads: int = typer.Option(0, "--threads", help="CPU threads; 0: all cores."),

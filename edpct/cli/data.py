@@ -6,12 +6,17 @@ from pathlib import Path
 
 import typer
 
+from edpct.cli.data_check import check_command
+
 data_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Datasets.")
 
 
 @data_app.callback()
 def data_root() -> None:
     """Datasets."""
+
+
+data_app.command("check")(check_command)
 
 
 @data_app.command("scenes")

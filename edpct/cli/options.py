@@ -7,6 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
+from edpct.data.layouts import layout_names
+
 Teacher = Annotated[Path | None, typer.Option("--teacher", help="Checkpoint of the teacher (.pt or .safetensors).")]
 Model = Annotated[
     str | None,
@@ -20,7 +22,9 @@ Weights = Annotated[Path | None, typer.Option("--weights", help="The state_dict 
 Data = Annotated[
     Path | None, typer.Option("--data", help="Dataset folder; where the checkpoint's data lay if not given.")
 ]
-Layout = Annotated[str | None, typer.Option("--layout", help="Layout of --data; recognised if not given.")]
+Layout = Annotated[
+    str | None, typer.Option("--layout", help=f"Layout of --data ({layout_names()}); recognised if not given.")
+]
 Size = Annotated[int | None, typer.Option("--size", help="Input height and width; the teacher's if not given.")]
 
 TargetMacs = Annotated[

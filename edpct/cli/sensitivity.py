@@ -6,11 +6,13 @@ from pathlib import Path
 
 import typer
 
+from edpct.cli import options as o
+
 
 def sensitivity_command(
     teacher: Path = typer.Option(..., "--teacher", help="Checkpoint of the teacher (.pt or .safetensors)."),
     data: Path = typer.Option(None, "--data", help="Dataset folder; where the checkpoint's data lay if not given."),
-    layout: str = typer.Option(None, "--layout", help="Layout of --data; recognised if not given."),
+    layout: o.Layout = None,
     out: Path = typer.Option("sensitivity.json", "--out", help="Results; .md and .html are put beside them."),
     ratio: list[float] = typer.Option(
         [0.25, 0.5, 0.75], "--ratio", help="Share of a group's channels that goes, 0..1; repeat for more."

@@ -6,11 +6,13 @@ from pathlib import Path
 
 import typer
 
+from edpct.data.layouts import layout_names
+
 
 def train_command(
     data: Path = typer.Option(..., "--data", help="Dataset folder."),
     out: Path = typer.Option(..., "--out", help="Folder for teacher.pt; an interrupted training goes on there."),
-    layout: str = typer.Option(None, "--layout", help="dubai or folder; recognised if not given."),
+    layout: str = typer.Option(None, "--layout", help=f"{layout_names()}; recognised if not given."),
     recipe: Path = typer.Option(None, "--recipe", help="TOML file; see: edpct recipe train"),
     preset: str = typer.Option(None, "--preset", help="tiny, small or base.  [default: small]"),
     backbone: str = typer.Option(

@@ -23,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edpct.data.accuracy import check_maps, ratios
+from edpct.data.sliding import over_square
 
 DISTANCE_SHARE = 0.02  # of the diagonal: the authors' default
 # Labels are 0..254 at most (:class:`edpct.task.Task`), so 255 is never the least of a square that holds a label.
@@ -97,30 +98,11 @@ def band(
     Returns:
         (H, W), bool.
     """
-    least = _over_square(np.where(counted, labels, np.uint8(NEVER_LEAST)), np.minimum, NEVER_LEAST, distance)
-    greatest = _over_square(np.where(counted, labels, np.uint8(NEVER_GREATEST)), np.maximum, NEVER_GREATEST, distance)
+    least = over_square(np.where(counted, labels, np.uint8(NEVER_LEAST)), np.minimum, NEVER_LEAST, distance)
+    greatest = over_square(np.where(counted, labels, np.uint8(NEVER_GREATEST)), np.maximum, NEVER_GREATEST, distance)
     found: NDArray[np.bool_] = least != greatest
     if edge_is_boundary:
         for lines in (found, found.T):
             lines[:distance] = lines[-distance:] = True
     found &= counted
     return found
-
-
-def _over_square(values: NDArray[np.uint8], combine: np.ufunc, neutral: int, radius: int) -> NDArray[np.uint8]:
-    """Minimum or maximum over the square of 2 radius + 1 pixels around each of (H, W), ``neutral`` being outside."""
-    padded = np.pad(values, radius, constant_values=np.uint8(neutral))
-    return _over_rows(_over_rows(padded, combine, 2 * radius + 1).T, combine, 2 * radius + 1).T
-
-
-def _over_rows(values: NDArray[np.uint8], combine: np.ufunc, length: int) -> NDArray[np.uint8]:
-    """Minimum or maximum of each row and those after it, ``length`` in all: (H, W) to (H - length + 1, W).
-
-    By doubling, which takes log2(length) passes: two runs of n rows, n apart, make one of 2 n.
-    """
-    reach = 1
-    while reach < length:
-        step = min(reach, length - reach)  # the last two runs may overlap: it is the same minimum
-        values = combine(values[:-step], values[step:])
-        reach += step
-    return values

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-from edpct.errors import DataError
+from edpct.errors import DataError, UnknownLabelsError
 from edpct.task import Task
 
 Split = Literal["train", "val"]
@@ -30,13 +30,28 @@ class Sample:
     mask: Path
 
 
+def read_image(path: Path) -> NDArray[np.uint8]:
+    """An image file as (H, W, 3), uint8, RGB.
+
+    Raises:
+        DataError: missing, damaged, too large, or not 8 bits a channel.
+    """
+    with_rgb = _open(path, "image").convert("RGB")
+    return np.array(with_rgb)  # a copy: torch wants memory that can be written
+
+
 @dataclass(frozen=True)
 class Dataset:
-    """Samples of a split, the task they were labelled for, and how a mask file becomes labels.
+    """Samples of a split, the task they were labelled for, and how files become images and labels.
+
+    The functions can be pickled, so that a dataset can be handed to another process.
 
     Attributes:
-        decode_mask: reads a mask file to (H, W), uint8: class indices and the task's ignore index. It can be pickled,
-            so that a dataset can be handed to another process.
+        decode_mask: reads a mask file to (H, W), uint8: class indices and the task's ignore index.
+        decode_image: reads an image file to (H, W, 3), uint8, RGB.
+        reconcile: labels of a pair whose sizes agree, after image and mask were compared further, (H, W), uint8;
+            raises DataError where they are not of the same ground. None: nothing more to compare.
+        structure: what the layout looks like, one sentence; the hint where a split is empty.
     """
 
     root: Path
@@ -45,6 +60,9 @@ class Dataset:
     train: tuple[Sample, ...]
     val: tuple[Sample, ...]
     decode_mask: Callable[[Path], Labels]
+    decode_image: Callable[[Path], NDArray[np.uint8]] = read_image
+    reconcile: Callable[[Sample, Labels], Labels] | None = None
+    structure: str = ""
 
     def split(self, name: Split) -> tuple[Sample, ...]:
         """The samples of a split.
@@ -54,7 +72,7 @@ class Dataset:
         """
         samples = self.train if name == "train" else self.val
         if not samples:
-            raise DataError(f"{self.root} has no {name} images in the layout '{self.layout}'.")
+            raise DataError(f"{self.root} has no {name} images in the layout '{self.layout}'.", self.structure)
         return samples
 
     def read(self, sample: Sample) -> tuple[NDArray[np.uint8], Labels]:
@@ -63,26 +81,24 @@ class Dataset:
         Raises:
             DataError: unreadable, of different sizes, or with labels out of range.
         """
-        image = read_image(sample.image)
+        image = self.decode_image(sample.image)
+        return image, self.read_labels(sample, (image.shape[0], image.shape[1]))
+
+    def read_labels(self, sample: Sample, size: tuple[int, int]) -> Labels:
+        """Labels (H, W), uint8, of a sample whose image has ``size`` (H, W).
+
+        Raises:
+            DataError: unreadable, of another size, or with labels out of range.
+        """
         labels = self.decode_mask(sample.mask)
-        if labels.shape != image.shape[:2]:
+        if labels.shape != size:
             raise DataError(
                 f"The mask {sample.mask} is {labels.shape[1]}x{labels.shape[0]} pixels but its image is "
-                f"{image.shape[1]}x{image.shape[0]}.",
+                f"{size[1]}x{size[0]}.",
                 "Masks must have the size of their images.",
             )
         check_labels(labels, self.task, sample.mask)
-        return image, labels
-
-
-def read_image(path: Path) -> NDArray[np.uint8]:
-    """An image file as (H, W, 3), uint8, RGB.
-
-    Raises:
-        DataError: missing, damaged, too large, or not 8 bits a channel.
-    """
-    with_rgb = _open(path, "image").convert("RGB")
-    return np.array(with_rgb)  # a copy: torch wants memory that can be written
+        return labels if self.reconcile is None else self.reconcile(sample, labels)
 
 
 def read_mask(path: Path) -> Image.Image:
@@ -117,15 +133,16 @@ def check_labels(labels: Labels, task: Task, path: Path) -> None:
     """Refuse labels that are neither a class nor the ignore index.
 
     Raises:
-        DataError: names the file, the first such label and the number of classes.
+        UnknownLabelsError: names the file, the first such label and the number of classes.
     """
-    present = np.flatnonzero(np.bincount(labels.ravel(), minlength=256))
-    wrong = [int(label) for label in present if label >= task.num_classes and label != task.ignore_index]
+    counts = np.bincount(labels.ravel(), minlength=256)
+    wrong = [int(label) for label in np.flatnonzero(counts) if label >= task.num_classes and label != task.ignore_index]
     if wrong:
-        raise DataError(
+        raise UnknownLabelsError(
             f"The mask {path} holds the label {wrong[0]}, but there are {task.num_classes} classes "
             f"(0 to {task.num_classes - 1}) and ignore index {task.ignore_index}.",
             "Add the class to the class table or mark those pixels with the ignore index.",
+            {str(label): int(counts[label]) for label in wrong},
         )
 
 
@@ -138,18 +155,46 @@ def decode_colours(rgb: NDArray[np.uint8], table: dict[tuple[int, int, int], int
         path: for the message.
 
     Raises:
-        DataError: a colour that is not in the table.
+        UnknownLabelsError: a colour that is not in the table.
     """
     codes = rgb[..., 0].astype(np.uint32) << 16 | rgb[..., 1].astype(np.uint32) << 8 | rgb[..., 2]
     labels = np.full(codes.shape, -1, np.int16)
     for (r, g, b), label in table.items():
         labels[codes == (r << 16 | g << 8 | b)] = label
     if (labels < 0).any():
-        code = int(codes[labels < 0][0])
-        raise DataError(
-            f"The mask {path} holds the colour #{code:06X}, which is no class's.", "Complete the class table."
+        values, counts = np.unique(codes[labels < 0], return_counts=True)
+        pixels = {f"#{int(values[i]):06X}": int(counts[i]) for i in np.argsort(-counts, kind="stable")}
+        others = f", nor are {len(pixels) - 1} others in it" if len(pixels) > 1 else ""
+        raise UnknownLabelsError(
+            f"The mask {path} holds the colour {next(iter(pixels))}, which is no class's{others}.",
+            "Complete the class table.",
+            pixels,
         )
     return labels.astype(np.uint8)
+
+
+def relabel(values: NDArray[np.uint8], table: dict[int, int], path: Path) -> Labels:
+    """Numbers of a set's own to labels.
+
+    Args:
+        values: (H, W), uint8.
+        table: number to label; every number that occurs must be in it.
+        path: for the message.
+
+    Raises:
+        UnknownLabelsError: a number that is not in the table.
+    """
+    counts = np.bincount(values.ravel(), minlength=256)
+    wrong = {str(value): int(counts[value]) for value in np.flatnonzero(counts) if int(value) not in table}
+    if wrong:
+        raise UnknownLabelsError(
+            f"The mask {path} holds the number {next(iter(wrong))}, but the data set has {min(table)} to {max(table)}.",
+            "Use the masks as the data set is distributed.",
+            wrong,
+        )
+    lookup = np.zeros(256, np.uint8)
+    lookup[list(table)] = list(table.values())
+    return lookup[values]
 
 
 def list_images(directory: Path) -> list[Path]:
@@ -164,9 +209,9 @@ def pair_up(images: Path, masks: Path) -> tuple[Sample, ...]:
         DataError: an image without a mask.
     """
     by_stem = {path.stem: path for path in list_images(masks)} if masks.is_dir() else {}
-    samples = []
-    for image in list_images(images):
-        if image.stem not in by_stem:
-            raise DataError(f"The image {image} has no mask in {masks}.", "A mask has the name of its image.")
-        samples.append(Sample(image, by_stem[image.stem]))
-    return tuple(samples)
+    found = list_images(images)
+    alone = [image for image in found if image.stem not in by_stem]
+    if alone:
+        others = f", nor have {len(alone) - 1} others" if len(alone) > 1 else ""
+        raise DataError(f"The image {alone[0]} has no mask in {masks}{others}.", "A mask has the name of its image.")
+    return tuple(Sample(image, by_stem[image.stem]) for image in found)

@@ -81,7 +81,14 @@ def drone(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize(
     "arguments",
-    [("--help",), ("compress", "--help"), ("bench", "--help"), ("data", "scenes", "--help"), ("--version",)],
+    [
+        ("--help",),
+        ("compress", "--help"),
+        ("bench", "--help"),
+        ("data", "scenes", "--help"),
+        ("data", "check", "--help"),
+        ("--version",),
+    ],
 )
 def test_help_imports_nothing_heavy(run: Run, arguments: tuple[str, ...]) -> None:
     # A command's own help brings in pydantic with typer; the list of commands and the version do without.
@@ -248,6 +255,12 @@ def test_building_a_plan_says_what_to_install(run: Run, drone: Path, compressed_
     done = run("build", "--onnx", compressed_run / "student.onnx", "--target", "rtx", "--out", plan, site=drone)
     assert done.returncode == 0, done.stderr
     assert plan.is_file() and plan.with_name("student.plan.json").is_file()
+
+
+def test_a_data_set_is_checked_on_a_drone(run: Run, scenes: Path, drone: Path) -> None:
+    done = run("data", "check", scenes, "--size", 128, "--out", "check", site=drone)
+    assert done.returncode == 0, done.stderr
+    assert "| images | 3 | 2 |" in done.stdout
 
 
 # ---- a plan without a GPU

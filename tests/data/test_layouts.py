@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from edpct.card import DataSource
-from edpct.data.layouts import open_dataset, open_source
+from edpct.data.layouts import LAYOUTS, open_dataset, open_source
 from edpct.errors import DataError
 
 CLASSES = [{"name": "land", "colour": [10, 20, 30]}, {"name": "sea", "colour": [0, 0, 255]}]
@@ -149,7 +149,7 @@ def test_a_class_table_without_images_is_refused(tmp_path: Path) -> None:
 
 def test_an_unknown_layout_is_refused_with_those_that_are_known(tmp_path: Path) -> None:
     refusal = _refusal(tmp_path, "cityscapes")
-    assert str(refusal) == "The layout 'cityscapes' is unknown. Known are: folder, dubai."
+    assert str(refusal) == "The layout 'cityscapes' is unknown. Known are: " + ", ".join(LAYOUTS) + "."
 
 
 def test_the_folder_layout_asked_for_without_a_class_table_is_refused(tmp_path: Path) -> None:
