@@ -58,6 +58,19 @@ def test_toml_lists_become_the_tuples_they_stand_for(tmp_path: Path) -> None:
     assert recipe.export.size == (256, 512) and recipe.bench.runtimes == ("onnxruntime",)
 
 
+def test_losses_of_distillation_are_combined_at_will(tmp_path: Path) -> None:
+    path = _file(tmp_path, '[distil]\nkl = 0\ncwd = 3\nifvd = 0.5\ntaps = ["fused"]\n[distil.akd]\nrelation = 0\n')
+    distil = load_recipe(CompressRecipe, path, {}).distil
+    assert (distil.kl, distil.cwd, distil.dist, distil.ifvd, distil.taps) == (0.0, 3.0, 0.0, 0.5, ("fused",))
+    assert (distil.akd.relation, distil.akd.pixel) == (0.0, 1.0)
+    printed = recipe_toml(CompressRecipe)
+    for name in ("taps", "cwd", "dist", "attention_transfer", "rkd_distance", "ifvd"):
+        assert any(
+            line.startswith(f"{name} = ") and before.startswith("# ")
+            for before, line in zip(printed.splitlines(), printed.splitlines()[1:], strict=False)
+        )
+
+
 # ---- budgets
 
 
@@ -208,6 +221,12 @@ def test_an_unknown_setting_is_refused_by_its_name(tmp_path: Path, text: str, se
         ("distil.precision", "fp16"),
         ("distil.save_every", 0),
         ("distil.temperature", 0.0),
+        ("distil.taps", "fused"),
+        ("distil.cwd", -1.0),
+        ("distil.dist", -1.0),
+        ("distil.attention_transfer", -1.0),
+        ("distil.rkd_distance", -1.0),
+        ("distil.ifvd", -1.0),
         ("distil.akd.tokens", 2),
         ("distil.akd.tokens", 257),
         ("export.opset", 17),

@@ -86,6 +86,9 @@ class AKDSettings(Section):
     """Weights of angle knowledge distillation's three readings; see :mod:`edpct.distillation.akd`.
 
     Attributes:
+        pixel: weight of the angle between both networks' vectors at each position.
+        relation: weight of the angles inside triplets of regions.
+        prototype: weight of the angle of each position to the mean of its class.
         tokens: regions an image is pooled to for the relation mode's triplets (its cost grows with the cube).
     """
 

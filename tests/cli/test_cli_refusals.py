@@ -539,6 +539,15 @@ def test_a_bad_recipe(edpct: Edpct, tiny_teacher: Path, tmp_path: Path, text: st
     assert str(recipe) in answer.err
 
 
+def test_a_tap_that_the_network_does_not_have(edpct: Edpct, tiny_teacher: Path, scenes: Path, tmp_path: Path) -> None:
+    recipe, out = tmp_path / "recipe.toml", tmp_path / "run"
+    recipe.write_text('[distil]\ntaps = ["stem"]\n')
+    answer = edpct("compress", "--teacher", tiny_teacher, "--data", scenes, "--recipe", recipe, "--out", out)
+    refused(answer, "setting 'distil.taps': the teacher has no tap 'stem'.")
+    assert "Taps of both networks: cnn, transformer, fused." in answer.err
+    assert not out.exists(), "refused before anything is begun"
+
+
 # ---- --out
 
 
