@@ -38,7 +38,7 @@ class OptimiseSettings(Section):
     dice: float = Field(0.5, ge=0)
     scale: tuple[float, float] = (0.5, 1.5)
     balance: float = Field(0.0, ge=0, le=1)
-    hold_statistics: float = Field(0.0, ge=0, le=1)
+    hold_statistics: float = Field(0.3, ge=0, le=1)
     precision: Precision = "auto"
     validate_every: int = Field(500, ge=0)
     save_every: int = Field(50, ge=1)

@@ -411,6 +411,17 @@ def test_validation_does_not_change_what_is_learnt(
     assert [m.step for m in history.measures] == [2, 4, 6] and _same(learner, straight[0])
 
 
+@pytest.mark.parametrize(("share", "moved"), [(1.0, 0), (0.5, STEPS // 2), (0.0, STEPS)])
+def test_batch_statistics_are_held_for_the_last_share_of_the_steps(
+    dataset: Dataset, tmp_path: Path, share: float, moved: int
+) -> None:
+    learner = _learner()
+    _fit(learner, dataset, tmp_path, None, SETTINGS.model_copy(update={"hold_statistics": share}))
+    norms = [module for module in learner.modules() if isinstance(module, nn.BatchNorm2d)]
+    assert norms and {int(norm.num_batches_tracked) for norm in norms} == {moved}
+    assert all(bool(norm.running_mean.any()) == (moved > 0) for norm in norms)
+
+
 def test_a_resume_point_of_other_settings_is_refused_and_left(dataset: Dataset, tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         _fit(_learner(), dataset, tmp_path, Interrupting(1))
