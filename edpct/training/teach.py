@@ -56,7 +56,9 @@ def teach(recipe: TrainRecipe, dataset: Dataset, out: Path, size: tuple[int, int
     model = dpctnet(recipe.preset, task.num_classes)
     settings = recipe.train
     taps = tap_widths(model, ("cnn", "transformer")) if settings.auxiliary > 0 else {}
-    learner = SupervisedLearner(model, task.ignore_index, task.num_classes, settings.dice, settings.auxiliary, taps)
+    learner = SupervisedLearner(
+        model, task.ignore_index, task.num_classes, settings.dice, settings.auxiliary, taps, settings.boundary
+    )
     history = Training(
         learner, dataset, task, settings,
         seed=recipe.seed, workspace=out, fingerprint=fingerprint, progress=progress, title=f"Training {recipe.preset}",
