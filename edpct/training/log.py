@@ -95,6 +95,15 @@ def read_log(path: Path) -> list[Mapping[str, str]]:
     return [row for row in rows if (row.get(STEP) or "").isdecimal() and None not in row.values() and None not in row]
 
 
+def read_losses(path: Path) -> list[dict[str, float]]:
+    """Of every row of a ``log.csv`` the step, the loss and its terms, by the names of their columns."""
+    others = (SECONDS, SPEED, RATE, MIOU)
+    return [
+        {name: float(text) for name, text in row.items() if text and name not in others and not name.startswith(IOU)}
+        for row in read_log(path)
+    ]
+
+
 def _unwritable(path: Path) -> RunError:
     return RunError(f"{path} cannot be written.", "Free some space or check the folder's permissions.")
 

@@ -40,6 +40,7 @@ from edpct.training.processes import (
     copy_from_main,
     from_main,
     lost_processes_explained,
+    on_cpu,
     raise_together,
     share_out,
     summed,
@@ -82,7 +83,7 @@ class Training:
 
     def __post_init__(self) -> None:
         # Autocast is ours: Accelerate keeps one precision for the whole process, and not every run wants the same.
-        self.accelerator = Accelerator(mixed_precision="no")
+        self.accelerator = Accelerator(mixed_precision="no", cpu=on_cpu())
         self.device, self.processes = self.accelerator.device, self.accelerator.num_processes
         if not self.accelerator.is_main_process:
             self.progress = Silent()

@@ -5,6 +5,7 @@ With one process, every function here does its work and nothing else.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TypeVar
@@ -19,9 +20,20 @@ from edpct.errors import EdpctError, TrainingError
 T = TypeVar("T")
 
 
+def on_cpu() -> bool:
+    """Whether several processes were started on a machine without CUDA: Accelerate must be told to use gloo."""
+    wanted = os.environ.get("ACCELERATE_USE_CPU", "").lower() in ("1", "true", "yes")
+    return int(os.environ.get("WORLD_SIZE", "1")) > 1 and (wanted or not torch.cuda.is_available())
+
+
+def processes() -> PartialState:
+    """What Accelerate knows of the processes; the first call joins them."""
+    return PartialState(cpu=on_cpu())
+
+
 def summed(values: Sequence[float], device: torch.device | str = "cpu") -> list[float]:
     """Each value, float64, summed over the processes; the same length everywhere."""
-    if PartialState().num_processes == 1:
+    if processes().num_processes == 1:
         return list(values)
     tensor = torch.tensor(values, dtype=torch.float64, device=device)
     distributed.all_reduce(tensor)
@@ -34,7 +46,7 @@ def together(work: Callable[[], T]) -> T:
     Raises:
         EdpctError: in every process, where it failed in one; with the message of the first that it failed in.
     """
-    if PartialState().num_processes == 1:
+    if processes().num_processes == 1:
         return work()
     failed: EdpctError | None = None
     try:
@@ -64,7 +76,7 @@ def from_main(work: Callable[[], T]) -> T:
     Raises:
         EdpctError: the work failed.
     """
-    state = PartialState()
+    state = processes()
     result = together(lambda: work() if state.is_main_process else None)
     if state.num_processes > 1:
         (result,) = broadcast_object_list([result])
@@ -73,14 +85,14 @@ def from_main(work: Callable[[], T]) -> T:
 
 def share_out(count: int) -> range:
     """Which of ``count`` things of a batch are this process's: neighbours, as many as any other's or one more."""
-    state = PartialState()
+    state = processes()
     first, last = ((index * count) // state.num_processes for index in (state.process_index, state.process_index + 1))
     return range(first, last)
 
 
 def copy_from_main(model: nn.Module) -> None:
     """Give every process the main one's statistics; those of batch normalisation differ between CPU processes."""
-    if PartialState().num_processes > 1:
+    if processes().num_processes > 1:
         for buffer in model.buffers():
             distributed.broadcast(buffer, 0)
 
@@ -96,6 +108,6 @@ def lost_processes_explained() -> Iterator[None]:
         yield
     except RuntimeError as error:
         gone = isinstance(error, distributed.DistError) or "gloo" in str(error) or "closed by peer" in str(error)
-        if PartialState().num_processes == 1 or not gone:
+        if processes().num_processes == 1 or not gone:
             raise
         raise TrainingError("Another process of this training has ended.", "Its own message says why.") from error

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from accelerate import PartialState
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -13,7 +12,7 @@ from edpct.data.samples import Dataset
 from edpct.data.tiling import cover, windows_of
 from edpct.progress import Progress
 from edpct.task import Preprocessing, Task
-from edpct.training.processes import summed, together
+from edpct.training.processes import processes, summed, together
 
 
 def check_val(dataset: Dataset, progress: Progress) -> None:
@@ -60,7 +59,7 @@ def _count(
     model: nn.Module, dataset: Dataset, task: Task, device: torch.device | str, overlap: float
 ) -> ConfusionMatrix:
     """Pixels of this process's share of the images."""
-    state, size = PartialState(), task.preprocessing
+    state, size = processes(), task.preprocessing
     matrix = ConfusionMatrix(task.num_classes, task.ignore_index)
     for sample in dataset.split("val")[state.process_index :: state.num_processes]:
         image, labels = dataset.read(sample)

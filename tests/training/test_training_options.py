@@ -14,7 +14,7 @@ import torch
 from scipy import ndimage
 from torch import Tensor, nn
 from torch.nn import functional as F
-from trainings import IGNORE, SETTINGS, STEPS, Interrupting, fit, learner_of, same
+from trainings import IGNORE, SETTINGS, STEPS, Interrupting, Plain, fit, learner_of, same
 
 from edpct.data.accuracy import Accuracy
 from edpct.data.layouts import open_dataset
@@ -25,7 +25,7 @@ from edpct.errors import MissingPackageError, TrainingError
 from edpct.recipe import TeachSettings
 from edpct.training.averaging import moving_average
 from edpct.training.log import read_log
-from edpct.training.objective import Learner, SupervisedLearner, boundary_loss, label_terms
+from edpct.training.objective import SupervisedLearner, boundary_loss, label_terms
 from edpct.training.validation import validate
 
 
@@ -36,19 +36,6 @@ def dataset(scenes: Path) -> Dataset:
 
 def asked(**settings: object) -> TeachSettings:
     return SETTINGS.model_copy(update=settings)
-
-
-class Plain(Learner):
-    """Two convolutions without batch normalisation, on cross-entropy alone; ``drop`` puts dropout between them."""
-
-    def __init__(self, drop: float = 0.0) -> None:
-        super().__init__()
-        torch.manual_seed(0)
-        layers = [nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), nn.Dropout(drop), nn.Conv2d(8, 7, 1)]
-        self.model = nn.Sequential(*layers)
-
-    def forward(self, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
-        return label_terms(self.model(images), labels, IGNORE, 0.0)
 
 
 # ---- moving average

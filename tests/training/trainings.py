@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from edpct.data.samples import Dataset
 from edpct.data.scenes import SCENE_TASK
@@ -15,12 +15,25 @@ from edpct.models.dpctnet import dpctnet
 from edpct.progress import Progress, Silent, Update
 from edpct.recipe import TeachSettings
 from edpct.training.loop import Training
-from edpct.training.objective import Learner, SupervisedLearner, tap_widths
+from edpct.training.objective import Learner, SupervisedLearner, label_terms, tap_widths
 from edpct.training.resume import History
 
 IGNORE = 255
 STEPS = 6
 SETTINGS = TeachSettings(steps=STEPS, batch=2, crop=64, precision="fp32", validate_every=0, save_every=50)
+
+
+class Plain(Learner):
+    """Two convolutions without batch normalisation, on cross-entropy alone; ``drop`` puts dropout between them."""
+
+    def __init__(self, drop: float = 0.0) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        layers = [nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), nn.Dropout(drop), nn.Conv2d(8, 7, 1)]
+        self.model = nn.Sequential(*layers)
+
+    def forward(self, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
+        return label_terms(self.model(images), labels, IGNORE, 0.0)
 
 
 def learner_of(seed: int = 0) -> SupervisedLearner:
