@@ -31,8 +31,9 @@ from edpct.pruning.criteria import NEED_GRADIENTS
 from edpct.pruning.prune import Budget, Pruner
 from edpct.recipe import OptimiseSettings, PruneSettings
 from edpct.run.pruning import labelled_batches
-from edpct.training.loop import Training, validate
+from edpct.training.loop import Training
 from edpct.training.objective import SupervisedLearner
+from edpct.training.validation import validate
 
 VARIANTS = [
     *((criterion, "local") for criterion in ("l1", "l2", "bn-scale", "lamp", "fpgm", "taylor", "hessian", "random")),

@@ -33,7 +33,8 @@ from edpct.models.checkpoint import load_checkpoint, save_checkpoint
 from edpct.progress import Silent
 from edpct.pruning.prune import Budget, Pruner
 from edpct.recipe import DistilSettings, PruneSettings
-from edpct.training.loop import Training, validate
+from edpct.training.loop import Training
+from edpct.training.validation import validate
 
 NONE, AKD = "no distillation", "AKD"
 RATES = (5e-4, 1e-3, 2e-3)

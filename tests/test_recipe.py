@@ -220,6 +220,14 @@ def test_an_unknown_setting_is_refused_by_its_name(tmp_path: Path, text: str, se
         ("distil.scale", (1.5, 0.5)),
         ("distil.precision", "fp16"),
         ("distil.save_every", 0),
+        ("distil.log_every", 0),
+        ("distil.schedule", "linear"),
+        ("distil.ema", 1.0),
+        ("distil.ema", -0.1),
+        ("distil.accumulate", 0),
+        ("distil.overlap", 1.0),
+        ("distil.overlap", -0.5),
+        ("distil.patience", -1),
         ("distil.temperature", 0.0),
         ("distil.taps", "fused"),
         ("distil.cwd", -1.0),
@@ -242,6 +250,19 @@ def test_a_value_out_of_range_is_refused_by_its_name(setting: str, value: object
         load_recipe(CompressRecipe, None, {setting: value})
     assert refusal.value.what.startswith(f"setting '{setting}'") and refusal.value.what.endswith(".")
     assert "\n" not in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        ({"train.batch": 2, "train.accumulate": 3}, "accumulate 3 is more than the 2 crops of a batch."),
+        ({"train.patience": 2, "train.validate_every": 0}, "patience counts validations; give validate_every, too."),
+    ],
+)
+def test_settings_of_a_training_that_contradict_each_other_are_refused(flags: dict[str, Any], said: str) -> None:
+    with pytest.raises(RecipeError) as refusal:
+        load_recipe(TrainRecipe, None, flags)
+    assert refusal.value.what == f"setting 'train': Value error, {said}"
 
 
 def test_a_recipe_that_is_not_there_is_refused(tmp_path: Path) -> None:

@@ -28,6 +28,8 @@ class GuardedGroup(TyperGroup):
         try:
             return super().invoke(ctx)
         except EdpctError as error:
+            if os.environ.get("LOCAL_RANK", "0") != "0":
+                raise typer.Exit(2) from error  # processes of one training share their errors; one says it
             _stop(2, error.what, error.hint)
         except KeyboardInterrupt:
             _stop(2, "Interrupted; what was finished is kept.", "Run the same command again to go on.")

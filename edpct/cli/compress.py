@@ -46,7 +46,7 @@ def compress_command(
 
     Run the same command again after an interruption: finished stages are verified and skipped.
     """
-    from edpct.cli.packages import require_compress
+    from edpct.cli.packages import require, require_compress
     from edpct.cli.screen import screen, show_table
     from edpct.recipe import CompressRecipe
     from edpct.recipe.file import load_recipe
@@ -64,6 +64,8 @@ def compress_command(
     settings = load_recipe(CompressRecipe, recipe, flags)
     named = o.folder_name(teacher, model)
     require_compress("compressing")
+    if settings.distil.tensorboard or settings.qat.tensorboard:
+        require("tensorboard", "a log for TensorBoard", "tensorboard")
     from edpct.bench.report.claim import headline
     from edpct.bench.report.tables import class_table_of, table_of
     from edpct.run.compress import compress

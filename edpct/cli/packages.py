@@ -19,5 +19,14 @@ def require_compress(purpose: str) -> None:
         MissingPackageError: names the first that is missing.
     """
     for package in COMPRESS_PACKAGES:
-        if importlib.util.find_spec(package) is None:
-            raise MissingPackageError(package, purpose, "compress")
+        require(package, purpose, "compress")
+
+
+def require(package: str, purpose: str, extra: str) -> None:
+    """Check that a package is there without importing it.
+
+    Raises:
+        MissingPackageError: it is not.
+    """
+    if importlib.util.find_spec(package) is None:
+        raise MissingPackageError(package, purpose, extra)

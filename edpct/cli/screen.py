@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -9,13 +10,20 @@ from contextlib import contextmanager
 
 import typer
 
-from edpct.progress import Progress, Update
+from edpct.progress import Progress, Silent, Update
 
 SECONDS_BETWEEN_LINES = 15.0
 
 
+def speaks() -> bool:
+    """Whether this process is the one that prints: of those that ``accelerate launch`` starts, the main one."""
+    return os.environ.get("RANK", "0") == "0"
+
+
 def screen() -> Progress:
-    """Bars if stderr is a terminal, else lines."""
+    """Bars if stderr is a terminal, else lines; nothing where another process speaks."""
+    if not speaks():
+        return Silent()
     return Bars() if sys.stderr.isatty() else Lines()
 
 

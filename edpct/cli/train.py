@@ -25,29 +25,40 @@ def train_command(
     batch: int = typer.Option(None, "--batch", help="Crops a step.  [default: 8]"),
     crop: int = typer.Option(None, "--crop", help="Side of a training crop, pixels.  [default: 256]"),
     lr: float = typer.Option(None, "--lr", help="Peak learning rate.  [default: 0.001]"),
+    ema: float = typer.Option(
+        None, "--ema", help="Decay of a moving average of the weights, such as 0.999; 0: off.  [default: 0]"
+    ),
     size: int = typer.Option(512, "--size", help="Input height and width the teacher is measured and exported at."),
     seed: int = typer.Option(None, "--seed", help="Of weights and crops.  [default: 0]"),
 ) -> None:
-    """Train a DP-CTNet teacher on a dataset."""
-    from edpct.cli.packages import require_compress
-    from edpct.cli.screen import screen, show_table
+    """Train a DP-CTNet teacher on a dataset.
+
+    On several GPUs: accelerate launch --multi_gpu -m edpct train …; on several CPU processes: torchrun.
+    """
+    from edpct.cli.packages import require, require_compress
+    from edpct.cli.screen import screen, show_table, speaks
     from edpct.data.layouts import open_dataset
     from edpct.recipe import TrainRecipe
     from edpct.recipe.file import load_recipe
 
     flags = {
         "preset": preset, "backbone": backbone, "backbone_weights": backbone_weights, "seed": seed,
-         "train.steps": steps, "train.batch": batch, "train.crop": crop, "train.lr": lr,
+        "train.steps": steps, "train.batch": batch, "train.crop": crop, "train.lr": lr, "train.ema": ema,
     }  # fmt: skip
     settings = load_recipe(TrainRecipe, recipe, flags)
     dataset = open_dataset(data, layout)
     dataset.split("val")
     require_compress("training")
-    from edpct.training.teach import teach
+    if settings.train.tensorboard:
+        require("tensorboard", "a log for TensorBoard", "tensorboard")
+    from edpct.run.train import PAGE_FILE, train
 
-    taught = teach(settings, dataset, out, (size, size), screen())
-    last = taught.history.measures[-1]
-    cells = ["–" if value is None else f"{100 * value:.1f}" for value in last.iou]
-    show_table(["val IoU %", *taught.card.task.names, "mIoU"], [["teacher", *cells, f"{100 * last.miou:.1f}"]])
+    taught = train(settings, dataset, out, (size, size), screen())
+    if not speaks():
+        return
+    found = taught.history.result
+    cells = ["–" if value is None else f"{100 * value:.1f}" for value in found.iou]
+    show_table(["val IoU %", *taught.card.task.names, "mIoU"], [["teacher", *cells, f"{100 * found.miou:.1f}"]])
     typer.echo(f"{taught.checkpoint}: {taught.history.seconds / 60:.1f} minutes of training.")
+    typer.echo(f"How it learnt: {out / PAGE_FILE}")
     typer.echo(f"Next: edpct compress --teacher {taught.checkpoint}")

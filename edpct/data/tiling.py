@@ -29,11 +29,34 @@ class Window:
     left: int
 
 
-def starts(length: int, window: int) -> list[int]:
-    """Where windows begin along one axis: side by side, the last one moved back to end with the image."""
+def starts(length: int, window: int, overlap: float = 0.0) -> list[int]:
+    """Where windows begin along one axis, the last one moved back to end with the image.
+
+    Args:
+        overlap: share of a window, 0..1, that the next one covers, too; 0: side by side.
+    """
     if length <= window:
         return [0]
-    return [*range(0, length - window, window), length - window]
+    return [*range(0, length - window, max(1, round(window * (1 - overlap)))), length - window]
+
+
+def cover(
+    image: NDArray[np.uint8], height: int, width: int, overlap: float = 0.0
+) -> Iterator[tuple[NDArray[np.uint8], tuple[slice, slice]]]:
+    """Windows that cover an image (H, W, 3), in row-major order, and the rows and columns of the image in each.
+
+    A window is (height, width, 3), uint8; its upper left part is the image's, the rest its own mirrored edge where the
+    image is smaller than the window.
+    """
+    rows, columns = image.shape[:2]
+    for top in starts(rows, height, overlap):
+        for left in starts(columns, width, overlap):
+            area = slice(top, min(top + height, rows)), slice(left, min(left + width, columns))
+            window = image[area]
+            pad = (height - window.shape[0], width - window.shape[1])
+            if any(pad):
+                window = np.pad(window, ((0, pad[0]), (0, pad[1]), (0, 0)), mode="symmetric")
+            yield window, area
 
 
 def windows_of(
@@ -45,21 +68,13 @@ def windows_of(
     source: int = 0,
 ) -> Iterator[Window]:
     """Windows that cover an image, in row-major order, every labelled pixel being counted in exactly one of them."""
-    rows, columns = labels.shape
     open_labels = labels.copy()
-    for top in starts(rows, height):
-        for left in starts(columns, width):
-            area = np.s_[top : min(top + height, rows), left : min(left + width, columns)]
-            pad = (height - image[area].shape[0], width - image[area].shape[1])
-            window_image = image[area]
-            window_labels = open_labels[area].copy()
-            open_labels[area] = ignore_index
-            if any(pad):
-                window_image = np.pad(window_image, ((0, pad[0]), (0, pad[1]), (0, 0)), mode="symmetric")
-                window_labels = np.pad(
-                    window_labels, ((0, pad[0]), (0, pad[1])), constant_values=np.uint8(ignore_index)
-                )
-            yield Window(window_image, window_labels, source, top, left)
+    for window, area in cover(image, height, width):
+        counted = np.full((height, width), ignore_index, np.uint8)
+        inner = open_labels[area]
+        counted[: inner.shape[0], : inner.shape[1]] = inner
+        open_labels[area] = ignore_index
+        yield Window(window, counted, source, area[0].start, area[1].start)
 
 
 def windows(dataset: Dataset, split: Split, height: int, width: int) -> Iterator[Window]:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from edpct.recipe.section import Section
 
 Precision = Literal["auto", "fp32", "bf16"]
+Schedule = Literal["cosine", "poly"]
 
 
 class OptimiseSettings(Section):
@@ -16,9 +17,14 @@ class OptimiseSettings(Section):
 
     Attributes:
         steps: optimiser steps.
-        batch: crops a step.
+        batch: crops an optimiser step, over all micro-batches and all processes.
+        accumulate: micro-batches that each process cuts its part of the batch into, for a GPU that is too small for
+            it; statistics of batch normalisation and the Dice loss then see a micro-batch.
         crop: side of a square training crop in pixels, a multiple of 32.
-        lr: peak learning rate of AdamW; linear warm-up over ``warmup`` of the steps, then cosine to zero.
+        lr: peak learning rate of AdamW; linear warm-up over ``warmup`` of the steps, then ``schedule``.
+        schedule: ``cosine`` or ``poly`` (power 0.9), both to zero.
+        ema: decay, 0..1, of an exponential moving average of the weights, which is then what is validated and
+            delivered; 0: off. 0.999 suits a few thousand steps.
         dice: weight of the soft Dice loss beside cross-entropy.
         scale: range of the random zoom a crop is taken at.
         balance: share of the crops, 0..1, that show a class drawn with equal chances; the others lie anywhere.
@@ -26,22 +32,35 @@ class OptimiseSettings(Section):
             leaves them as they are: the network then learns with what it will be used with.
         precision: ``bf16`` autocast, ``fp32``, or ``auto``: bf16 where the device computes it natively.
         validate_every: steps between two validations; 0: only at the end.
+        overlap: share, 0..1, of a validation window that the next one covers too; where several do, their class
+            probabilities are averaged. Engines are measured without, as they fly.
+        patience: validations without a better mIoU after which training stops, the best weights then being what is
+            delivered, chosen on val; 0: off.
         save_every: steps between two resume points.
+        log_every: steps between two rows of ``log.csv``.
+        tensorboard: whether the log is written for TensorBoard, too.
     """
 
     steps: int = Field(2000, ge=1)
     batch: int = Field(8, ge=1)
+    accumulate: int = Field(1, ge=1)
     crop: int = Field(256, ge=64, multiple_of=32)
     lr: float = Field(1e-3, gt=0)
     weight_decay: float = Field(0.01, ge=0)
     warmup: float = Field(0.05, ge=0, lt=1)
+    schedule: Schedule = "cosine"
+    ema: float = Field(0.0, ge=0, lt=1)
     dice: float = Field(0.5, ge=0)
     scale: tuple[float, float] = (0.5, 1.5)
     balance: float = Field(0.0, ge=0, le=1)
     hold_statistics: float = Field(0.3, ge=0, le=1)
     precision: Precision = "auto"
     validate_every: int = Field(500, ge=0)
+    overlap: float = Field(0.0, ge=0, lt=1)
+    patience: int = Field(0, ge=0)
     save_every: int = Field(50, ge=1)
+    log_every: int = Field(20, ge=1)
+    tensorboard: bool = False
 
     @field_validator("scale")
     @classmethod
@@ -50,14 +69,24 @@ class OptimiseSettings(Section):
             raise ValueError("give two zooms above 0, the smaller first")
         return scale
 
+    @model_validator(mode="after")
+    def _fits_together(self) -> OptimiseSettings:
+        if self.accumulate > self.batch:
+            raise ValueError(f"accumulate {self.accumulate} is more than the {self.batch} crops of a batch")
+        if self.patience and not self.validate_every:
+            raise ValueError("patience counts validations; give validate_every, too")
+        return self
+
 
 class TeachSettings(OptimiseSettings):
     """Teacher training.
 
     Attributes:
+        boundary: weight of the boundary loss (Bokhovkin and Burnaev 2019) beside cross-entropy and Dice.
         auxiliary: weight of the heads that ask each path to classify by itself; they exist only while training.
     """
 
+    boundary: float = Field(0.0, ge=0)
     auxiliary: float = Field(0.4, ge=0)
 
 

@@ -27,8 +27,9 @@ from edpct.recipe import BenchSettings, ExportSettings, OptimiseSettings, PruneS
 from edpct.run.fps import prune_to_fps
 from edpct.run.speed import CALIBRATION_IMAGES, JOURNAL, EngineSpeed
 from edpct.task import Task
-from edpct.training.loop import Training, validate
+from edpct.training.loop import Training
 from edpct.training.objective import Learner, SupervisedLearner
+from edpct.training.validation import validate
 
 BOUNDED_ITERATIONS = 4  # prunings on the way to a budget that a bound on mIoU may stop
 

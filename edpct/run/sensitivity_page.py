@@ -5,12 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from html import escape
-from importlib import resources
 from math import sqrt
 
-from edpct import __version__
-from edpct.bench.report.charts import WIDE, both, swatch
-from edpct.bench.report.page import POLICY
+from edpct.bench.report.charts import WIDE, both
+from edpct.bench.report.document import document, swatch, typeset
 from edpct.bench.report.svg import COLOURS, Scale, around, colour, drawing, line, mark, number, shortened, tag, words
 from edpct.bench.report.tables import Table, markdown_table
 from edpct.bench.report.wording import UNKNOWN, join
@@ -26,8 +24,6 @@ MOST_INK = 45  # percent of the heat map's colour in its hottest cell, so that i
 PATH_CELL = ' class="path"'
 # Beside the style of the project's reports.
 STYLE = """
-.course { fill: none; stroke: var(--c); stroke-width: 2; stroke-linejoin: round; }
-.course.faint { stroke-width: 1.2; opacity: .4; }
 .zero { stroke: var(--soft); }
 td.heat { background: color-mix(in srgb, var(--bad) var(--h), var(--paper)); print-color-adjust: exact; }
 tbody tr:hover > td.heat { background: color-mix(in srgb, var(--bad) var(--h), var(--panel)); }
@@ -105,32 +101,19 @@ def sensitivity_html(result: Sensitivity, worst: int) -> str:
     Args:
         worst: groups that the plot names.
     """
-    css = resources.files("edpct.bench.report").joinpath("page.css").read_text(encoding="utf-8")
+    sections = (
+        ("plot", "Drop against ratio", _plot(result, worst)),
+        ("groups", "Groups", _heat_table(result)),
+        ("method", "Method", f"<p>{_typeset(explanation_of(result))}</p>"),
+    )
+    top = f'<p class="lead">{_typeset(headline_of(result))}</p>'
     title = f"{result.network}, sensitivity to pruning"
-    sections = (("plot", "Drop against ratio", _plot(result, worst)), ("groups", "Groups", _heat_table(result)))
-    body = "".join(
-        f'<section id="{key}" aria-labelledby="{key}-h"><h2 id="{key}-h">{name}</h2>{content}</section>'
-        for key, name, content in sections
-    )
-    return (
-        '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
-        f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        '<meta name="color-scheme" content="light dark">'
-        f'<meta name="generator" content="edpct {__version__}"><title>{escape(title)}</title>'
-        f"<style>{css}{STYLE}</style></head>"
-        '<body><a class="skip" href="#main">Skip to the results</a><header>'
-        f'<p class="eyebrow">edpct sensitivity · {escape(result.teacher)}</p><h1>{escape(title)}</h1>'
-        f'<p class="lead">{_typeset(headline_of(result))}</p></header>'
-        f'<main id="main">{body}<section id="method" aria-labelledby="method-h"><h2 id="method-h">Method</h2>'
-        f"<p>{_typeset(explanation_of(result))}</p></section></main></body></html>\n"
-    )
+    return document(title, f"edpct sensitivity · {result.teacher}", top, sections, STYLE)
 
 
 def _typeset(text: str) -> str:
     """Escaped, with a real minus before numbers, percent signs held to them, and breaks allowed at a name's dots."""
-    text = re.sub(r"(?<=\d) %", "\u00a0%", re.sub(r"(?<![\w.-])-(?=\d)", "−", escape(text)))
-    return re.sub(r"(?<=\w)\.(?=\w*[a-z_])", ".<wbr>", text)
+    return re.sub(r"(?<=\w)\.(?=\w*[a-z_])", ".<wbr>", typeset(text))
 
 
 def paths_of(result: Sensitivity) -> dict[str, str]:

@@ -10,8 +10,8 @@ from types import FrameType
 
 
 @contextmanager
-def interrupts_held() -> Iterator[Callable[[], None]]:
-    """Hold the first SIGINT until the yielded function is called, which then raises it; a second one is not held.
+def interrupts_held() -> Iterator[Callable[[], bool]]:
+    """Hold the first SIGINT and yield a function that says whether there was one; a second one is not held.
 
     Outside the main thread, where Python delivers no signals, nothing is held.
     """
@@ -23,15 +23,11 @@ def interrupts_held() -> Iterator[Callable[[], None]]:
             raise KeyboardInterrupt
         held = True
 
-    def release() -> None:
-        if held:
-            raise KeyboardInterrupt
-
     if threading.current_thread() is not threading.main_thread():
-        yield release
+        yield lambda: held
         return
     before = signal.signal(signal.SIGINT, hold)
     try:
-        yield release
+        yield lambda: held
     finally:
         signal.signal(signal.SIGINT, before)

@@ -1,31 +1,57 @@
-"""The one training loop, for teacher and student: AdamW, warm-up and cosine, autocast, validation, exact resume."""
+"""The one training loop, for teacher and student: AdamW, autocast, validation, early stop, log, exact resume.
+
+With several processes (``accelerate launch``, ``torchrun``) each takes its part of every batch, and gradients are those
+of the whole batch's loss: a part weighs as much as it has counted pixels, so that cross-entropy is the mean over the
+batch's pixels however it is cut. Micro-batches (``accumulate``) are weighed in the same way. What is no mean over
+pixels, such as Dice, is the weighted mean of the parts' values. Statistics of batch normalisation are taken over all
+processes on GPUs (SyncBatchNorm); on the CPU, where torch has none, every process normalises by its own crops, and
+the main one's running statistics are kept.
+"""
 
 from __future__ import annotations
 
 import math
 import time
-from dataclasses import dataclass
+from collections import deque
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import DataLoader
 
-from edpct.data.accuracy import Accuracy, measure_accuracy
 from edpct.data.samples import Dataset
-from edpct.data.tiling import windows
-from edpct.errors import TrainingError
-from edpct.progress import Progress
+from edpct.errors import EdpctError, TrainingError
+from edpct.progress import Progress, Silent
 from edpct.recipe import OptimiseSettings
 from edpct.task import Task
+from edpct.training.averaging import moving_average
 from edpct.training.crops import CropDataset
 from edpct.training.interrupt import interrupts_held
+from edpct.training.log import MIOU, RATE, SECONDS, SPEED, STEP, TrainingLog, iou_columns
 from edpct.training.objective import Learner
-from edpct.training.resume import History, Measure, load_point, save_point
+from edpct.training.processes import (
+    copy_from_main,
+    from_main,
+    lost_processes_explained,
+    on_cpu,
+    raise_together,
+    share_out,
+    summed,
+    together,
+)
+from edpct.training.resume import History, Means, Measure, load_point, save_point
+from edpct.training.schedule import rate_share
+from edpct.training.validation import check_val, validate
 
 MAX_GRADIENT_NORM = 5.0
+LOSS = "loss"
 
 
 @dataclass
@@ -34,13 +60,15 @@ class Training:
 
     Attributes:
         task: the dataset's task at the size to validate at.
-        workspace: folder for the resume point; training goes on from there if one is found.
+        workspace: folder for the log and the resume point; training goes on from there if one is found. With several
+            processes only the main one reads and writes it.
         fingerprint: identifies settings and data; a resume point with another one is refused.
         title: what progress calls it.
 
     Raises:
-        TrainingError: a resume point does not fit.
+        TrainingError: a resume point does not fit, or a batch has fewer crops than parts.
         DataError: an image or mask of either split cannot be used.
+        MissingPackageError: TensorBoard is asked for and not installed.
     """
 
     learner: Learner
@@ -55,82 +83,146 @@ class Training:
 
     def __post_init__(self) -> None:
         # Autocast is ours: Accelerate keeps one precision for the whole process, and not every run wants the same.
-        self.accelerator = Accelerator(mixed_precision="no")
+        self.accelerator = Accelerator(mixed_precision="no", cpu=on_cpu())
+        self.device, self.processes = self.accelerator.device, self.accelerator.num_processes
+        if not self.accelerator.is_main_process:
+            self.progress = Silent()
         self.bf16 = use_bf16(self.settings.precision)
         self.whole = True  # weights, statistics and step count belong together: fit for a resume point
-        _read_val(self.dataset, self.progress)
-        self.crops = CropDataset(self.dataset, self.task.preprocessing, self.settings, self.seed, self.progress)
+        self._check_parts()
+        self.crops = together(self._read)
+        if self.processes > 1 and self.device.type == "cuda":
+            self.learner = nn.SyncBatchNorm.convert_sync_batchnorm(self.learner)
         # Convolutions are up to twice as fast on images whose channels lie side by side.
         self.learner = self.learner.to(memory_format=torch.channels_last)
         groups = _decay_groups(self.learner, self.settings.weight_decay)
         optimiser = torch.optim.AdamW(groups, lr=self.settings.lr)
-        steps, warmup = self.settings.steps, self.settings.warmup
-        self.schedule = LambdaLR(optimiser, lambda step: warmup_cosine(step, steps, warmup))
+        self.schedule = LambdaLR(optimiser, lambda step: rate_share(step, self.settings))
         self.learner, self.optimiser = self.accelerator.prepare(self.learner, optimiser)
+        self.plain: Learner = self.accelerator.unwrap_model(self.learner)
+        self.average = moving_average(self.plain.model, self.settings.ema) if self.settings.ema > 0 else None
+        self.best: dict[str, Tensor] | None = None  # weights, where training may stop early
         self.history = History()
+        self.since_row, self.since_validation = Means(), Means()
         self.step = 0
         self._resume()
+        self.log = together(self._open_log)
+
+    def _check_parts(self) -> None:
+        parts = self.settings.accumulate * self.processes
+        if self.settings.batch < parts:
+            raise TrainingError(
+                f"A batch of {self.settings.batch} crops cannot be cut into {parts} parts "
+                f"({self.processes} processes, accumulate {self.settings.accumulate}).",
+                "Raise batch, or take fewer processes.",
+            )
+
+    def _read(self) -> CropDataset:
+        check_val(self.dataset, self.progress)
+        return CropDataset(self.dataset, self.task.preprocessing, self.settings, self.seed, self.progress)
+
+    def _open_log(self) -> TrainingLog | None:
+        if not self.accelerator.is_main_process:
+            return None
+        return TrainingLog(self.workspace, self.task.names, self.step, self.settings.tensorboard)
 
     def run(self) -> History:
-        """Train to the last step and return what validation showed; the learner ends on the CPU, in eval mode.
+        """Train to the last step, or until it gets no better, and return what validation showed.
+
+        The learner ends on the CPU, in eval mode, with the weights to deliver: the last ones, their moving average,
+        or those that validated best, as the settings say.
 
         Raises:
-            TrainingError: the loss is not finite.
-            RunError: a resume point cannot be written.
+            TrainingError: the loss is not finite, or another process is gone.
+            RunError: a resume point or the log cannot be written.
         """
-        steps = self.settings.steps
-        losses: list[float] = []  # since the last validation
-        began = time.monotonic()
-        note = f"mIoU {self.history.measures[-1].miou:.3f}" if self.history.measures else ""
+        self.began = time.monotonic()
         try:
-            with self.progress.task(self.title, steps, self.step) as update, interrupts_held() as release:
-                for images, labels in self._batches():
-                    self.whole = False
-                    losses.append(self._advance(images, labels))
-                    loss = sum(losses[-20:]) / len(losses[-20:])
-                    every = self.settings.validate_every
-                    if self.step == steps or (every and self.step % every == 0):
-                        note = f"mIoU {self._validate(losses):.3f}"
-                    self.whole = True
-                    if self.step % self.settings.save_every == 0 or self.step == steps:
-                        began = self._save(began)
-                    update(self.step, f"loss {loss:.3f}  {note}")
-                    release()
+            with lost_processes_explained():
+                self._train()
         except KeyboardInterrupt:
             if self.whole:
-                self._save(began)
+                self._save()
             raise
-        trained = self.accelerator.unwrap_model(self.learner).to("cpu").eval()
-        trained.to(memory_format=torch.contiguous_format)
+        finally:
+            if self.log is not None:
+                self.log.close()
+        self._deliver()
         return self.history
 
+    def _train(self) -> None:
+        recent: deque[float] = deque(maxlen=20)
+        batches = iter(()) if self._over() else iter(self._batches())
+        with self.progress.task(self.title, self.settings.steps, self.step) as update, interrupts_held() as interrupted:
+            while not self._over():
+                images, labels = self._fetch(batches)
+                self.whole = False
+                recent.append(self._advance(images, labels))
+                if self._due(self.settings.validate_every):
+                    self._validate()
+                self._write_row()
+                self.whole = True
+                if self._due(self.settings.save_every) or self._over():
+                    self._save()
+                note = f"mIoU {self.history.measures[-1].miou:.3f}" if self.history.measures else ""
+                update(self.step, f"loss {sum(recent) / len(recent):.3f}  {note}")
+                if any(summed([interrupted()], self.device)):
+                    raise KeyboardInterrupt
+
+    def _due(self, every: int) -> bool:
+        return self.step == self.settings.steps or (every > 0 and self.step % every == 0)
+
+    def _over(self) -> bool:
+        """At the last step, or after ``patience`` validations that were no better than the best before them."""
+        found, patience = self.history.measures, self.settings.patience
+        worse = len(found) - 1 - self.history.best if patience and found else 0
+        return self.step >= self.settings.steps or (patience > 0 and worse >= patience)
+
+    # ---- a step
+
     def _batches(self) -> DataLoader:
-        rest = range(self.step * self.settings.batch, self.settings.steps * self.settings.batch)
-        cuda = self.accelerator.device.type == "cuda"
-        loader = DataLoader(
-            self.crops, self.settings.batch, sampler=rest, num_workers=4 if cuda else 0, pin_memory=cuda
-        )
-        return self.accelerator.prepare(loader)
+        """This process's part of every batch that is left; crop i is the same whoever makes it."""
+        batch, part = self.settings.batch, share_out(self.settings.batch)
+        rest = [range(batch * s + part.start, batch * s + part.stop) for s in range(self.step, self.settings.steps)]
+        cuda = self.device.type == "cuda"
+        return DataLoader(self.crops, batch_sampler=rest, num_workers=4 if cuda else 0, pin_memory=cuda)
+
+    def _fetch(self, batches: Iterator[Any]) -> tuple[Tensor, Tensor]:
+        """The next part; an image that has become unreadable in one process stops all."""
+        failed: EdpctError | None = None
+        try:
+            images, labels = next(batches)
+        except EdpctError as error:
+            failed = error
+        if any(summed([failed is not None], self.device)):
+            raise_together(failed)
+        return images, labels
 
     def _advance(self, images: Tensor, labels: Tensor) -> float:
+        """One optimiser step; returns the loss of the whole batch."""
+        began = time.monotonic()
         self._training_mode()
-        images = images.contiguous(memory_format=torch.channels_last)
-        with torch.autocast(self.accelerator.device.type, torch.bfloat16, enabled=self.bf16):
-            loss = torch.stack(list(self.learner(images, labels).values())).sum()
-        value = float(loss.detach())
-        if not math.isfinite(value):
+        # What a network draws (dropout) is a function of seed and step, so that a resumed run draws the same.
+        drawn = np.random.SeedSequence((self.seed, self.step, self.accelerator.process_index))
+        torch.manual_seed(int(drawn.generate_state(1)[0]))
+        values = self._backward(images, labels)
+        if not math.isfinite(values[LOSS]):
             raise TrainingError(
-                f"The loss became {value} at step {self.step + 1}.",
+                f"The loss became {values[LOSS]} at step {self.step + 1}.",
                 "Lower the learning rate (lr) or use precision fp32.",
             )
-        self.accelerator.backward(loss)
-        self.accelerator.unwrap_model(self.learner).regularise()
+        self.plain.regularise()
         self.accelerator.clip_grad_norm_(self.learner.parameters(), MAX_GRADIENT_NORM)
+        self.rate = self.optimiser.param_groups[0]["lr"]
         self.optimiser.step()
         self.schedule.step()
         self.optimiser.zero_grad(set_to_none=True)
+        if self.average is not None:
+            self.average.update_parameters(self.plain.model)
         self.step += 1
-        return value
+        self.since_validation.add({LOSS: values[LOSS]})
+        self.since_row.add({**values, SECONDS: time.monotonic() - began})
+        return values[LOSS]
 
     def _training_mode(self) -> None:
         self.learner.train()
@@ -139,72 +231,100 @@ class Training:
                 if isinstance(module, nn.modules.batchnorm._BatchNorm):
                     module.eval()
 
-    def _validate(self, losses: list[float]) -> float:
-        model = self.accelerator.unwrap_model(self.learner).model
-        with torch.autocast(self.accelerator.device.type, torch.bfloat16, enabled=self.bf16):
-            accuracy = validate(model, self.dataset, self.task, self.accelerator.device)
-        loss = sum(losses) / len(losses)
-        self.history.measures.append(Measure(self.step, loss, accuracy.miou, accuracy.iou))
-        losses.clear()
-        return accuracy.miou
+    def _backward(self, images: Tensor, labels: Tensor) -> dict[str, float]:
+        """Gradients of the whole batch's loss, in micro-batches; returns loss and terms over all processes."""
+        cuts = self.settings.accumulate
+        counted = [int((part != self.task.ignore_index).sum()) for part in labels.tensor_split(cuts)]
+        (total,) = summed([sum(counted)], self.device)
+        values: dict[str, float] = {}
+        parts = zip(images.tensor_split(cuts), labels.tensor_split(cuts), counted, strict=True)
+        for number, (pixels, truth, count) in enumerate(parts, 1):
+            share = count / total if total else 1 / (cuts * self.processes)
+            pixels = pixels.to(self.device, non_blocking=True).contiguous(memory_format=torch.channels_last)
+            truth = truth.to(self.device, non_blocking=True)
+            with self._synchronised(number == cuts):
+                with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
+                    found = self.learner(pixels, truth)
+                    terms = torch.stack(list(found.values()))
+                    loss = terms.sum()
+                # Several processes' gradients are averaged, and should be added up.
+                self.accelerator.backward(loss * (share * self.processes))
+            for name, value in zip((LOSS, *found), torch.cat([loss[None], terms]).tolist(), strict=True):
+                values[name] = values.get(name, 0.0) + share * value
+        return dict(zip(values, summed(list(values.values()), self.device), strict=True))
 
-    def _save(self, began: float) -> float:
-        """Write a resume point; returns the time from which the next stretch counts."""
+    def _synchronised(self, wanted: bool) -> AbstractContextManager[None]:
+        """Gradients are exchanged once a step, with the last micro-batch."""
+        return nullcontext() if wanted else self.accelerator.no_sync(self.learner)
+
+    # ---- between steps
+
+    def _validate(self) -> None:
+        model = self.plain.model if self.average is None else self.average.module
+        copy_from_main(model)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
+            accuracy = validate(model, self.dataset, self.task, self.device, self.settings.overlap)
+        loss = self.since_validation.take()[LOSS]
+        self.history.measures.append(Measure(self.step, loss, accuracy.miou, accuracy.iou))
+        if self.settings.patience and self.history.best == len(self.history.measures) - 1:
+            self.best = {name: value.detach().clone() for name, value in model.state_dict().items()}
+
+    def _write_row(self) -> None:
+        """A row of the log, every so many steps and where the step was validated."""
+        last = self.history.measures[-1] if self.history.measures else None
+        validated = last is not None and last.step == self.step
+        if not validated and not self._due(self.settings.log_every):
+            return
+        means = self.since_row.take()
+        seconds = self.history.seconds + time.monotonic() - self.began
+        row = {STEP: self.step, SECONDS: round(seconds, 2), RATE: self.rate}
+        row[SPEED] = round(self.settings.batch / max(means.pop(SECONDS), 1e-9), 2)
+        if last is not None and validated:
+            row |= {MIOU: last.miou, **dict(zip(iou_columns(self.task.names), last.iou, strict=True))}
+        if self.log is not None:
+            self.log.write(row | means)
+
+    def _deliver(self) -> None:
+        """Put the weights that were asked for into the learner's network."""
+        self.history.delivered = self.step
+        if self.best is not None:
+            self.plain.model.load_state_dict(self.best)
+            self.history.delivered = self.history.measures[self.history.best].step
+        elif self.average is not None:
+            self.plain.model.load_state_dict(self.average.module.state_dict())
+        self.plain.to("cpu").eval()
+        self.plain.to(memory_format=torch.contiguous_format)
+
+    def _save(self) -> None:
+        """Write a resume point."""
         now = time.monotonic()
-        self.history.seconds += now - began
+        self.history.seconds += now - self.began
+        self.began = now
         if self.accelerator.is_main_process:
             parts = {
-                "learner": self.accelerator.unwrap_model(self.learner).state_dict(),
+                "learner": self.plain.state_dict(),
                 "optimiser": self.optimiser.state_dict(),
                 "schedule": self.schedule.state_dict(),
+                "average": self.average.state_dict() if self.average is not None else None,
+                "best": self.best,
+                "since_row": asdict(self.since_row),
+                "since_validation": asdict(self.since_validation),
             }
             save_point(self.workspace, self.fingerprint, self.step, parts, self.history)
-        return now
 
     def _resume(self) -> None:
-        point = load_point(self.workspace, self.fingerprint)
+        point = from_main(lambda: load_point(self.workspace, self.fingerprint))
         if point is None:
             return
-        self.accelerator.unwrap_model(self.learner).load_state_dict(point["learner"])
+        self.plain.load_state_dict(point["learner"])
         self.optimiser.load_state_dict(point["optimiser"])
         self.schedule.load_state_dict(point["schedule"])
+        if self.average is not None:
+            self.average.load_state_dict(point["average"])
+        self.best = point["best"]
+        self.since_row, self.since_validation = Means(**point["since_row"]), Means(**point["since_validation"])
         self.history, self.step = History.from_dict(point["history"]), point["step"]
         self.progress.say(f"{self.title}: going on after step {self.step} of {self.settings.steps}.")
-
-
-def _read_val(dataset: Dataset, progress: Progress) -> None:
-    """Find a validation image that cannot be used before training, not at the first validation."""
-    samples = dataset.split("val")
-    with progress.task("Checking val", len(samples)) as update:
-        for done, sample in enumerate(samples, 1):
-            dataset.read(sample)
-            update(done, "")
-
-
-def validate(model: nn.Module, dataset: Dataset, task: Task, device: torch.device | str = "cpu") -> Accuracy:
-    """Accuracy of a torch network over the val split, in windows of the task's input size."""
-    size = task.preprocessing
-    training = model.training
-    model.eval()
-
-    @torch.no_grad()
-    def predict(image):  # type: ignore[no-untyped-def]
-        batch = torch.from_numpy(size.apply(image)).to(device).contiguous(memory_format=torch.channels_last)
-        logits = model(batch)
-        return logits.argmax(1)[0].cpu().numpy()
-
-    cut = windows(dataset, "val", size.height, size.width)
-    accuracy = measure_accuracy(predict, cut, task.num_classes, task.ignore_index)
-    model.train(training)
-    return accuracy
-
-
-def warmup_cosine(step: int, steps: int, warmup: float) -> float:
-    """Share of the peak learning rate at a step: linear from 0 over ``warmup`` of the steps, then cosine to 0."""
-    rising = max(1, round(warmup * steps))
-    if step < rising:
-        return (step + 1) / rising
-    return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - rising) / max(1, steps - rising))))
 
 
 def use_bf16(precision: str) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -29,17 +30,53 @@ class History:
 
     Attributes:
         seconds: time spent in training, earlier attempts included.
+        delivered: the step whose weights came out; None while training.
     """
 
     measures: list[Measure] = field(default_factory=list)
     seconds: float = 0.0
+    delivered: int | None = None
+
+    @property
+    def result(self) -> Measure:
+        """The validation of the weights that came out; of the last ones while training."""
+        return next((m for m in self.measures if m.step == self.delivered), self.measures[-1])
+
+    @property
+    def best(self) -> int:
+        """Which of the measures has the greatest mIoU, the first of equals; there must be one."""
+        return max(range(len(self.measures)), key=lambda index: self.measures[index].miou)
 
     def as_dict(self) -> dict[str, Any]:
-        return {"measures": [asdict(m) for m in self.measures], "seconds": round(self.seconds, 1)}
+        """Plain JSON values; seconds to a tenth."""
+        measures = [asdict(m) for m in self.measures]
+        return {"measures": measures, "seconds": round(self.seconds, 1), "delivered": self.delivered}
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> History:
-        return cls([Measure(**{**m, "iou": tuple(m["iou"])}) for m in values["measures"]], values["seconds"])
+        """What :meth:`as_dict` returned."""
+        measures = [Measure(**{**m, "iou": tuple(m["iou"])}) for m in values["measures"]]
+        return cls(measures, values["seconds"], values.get("delivered"))
+
+
+@dataclass
+class Means:
+    """Means over steps, of values that not every step need have (it then counts as 0)."""
+
+    sums: dict[str, float] = field(default_factory=dict)
+    steps: int = 0
+
+    def add(self, values: Mapping[str, float]) -> None:
+        """Count a step."""
+        self.steps += 1
+        for name, value in values.items():
+            self.sums[name] = self.sums.get(name, 0.0) + value
+
+    def take(self) -> dict[str, float]:
+        """The means since the last call, which begin anew; empty where there was no step."""
+        means = {name: total / self.steps for name, total in self.sums.items()}
+        self.sums, self.steps = {}, 0
+        return means
 
 
 def save_point(workspace: Path, fingerprint: str, step: int, parts: dict[str, Any], history: History) -> None:

@@ -21,6 +21,7 @@ from edpct.recipe import TrainRecipe
 from edpct.task import Task
 from edpct.training.loop import Training
 from edpct.training.objective import SupervisedLearner, tap_widths
+from edpct.training.processes import from_main, processes
 from edpct.training.resume import RESUME_FILE, History
 
 TEACHER_FILE = "teacher.pt"
@@ -39,8 +40,10 @@ class TaughtTeacher:
 def teach(recipe: TrainRecipe, dataset: Dataset, out: Path, size: tuple[int, int], progress: Progress) -> TaughtTeacher:
     """Train a DP-CTNet on a dataset; goes on where an earlier call with the same recipe was stopped.
 
+    With several processes, the main one alone reads and writes ``out``, and the others wait for it.
+
     Args:
-        out: folder for ``teacher.pt`` and ``training.json``.
+        out: folder for ``teacher.pt``, ``training.json`` and ``log.csv``.
         size: input height and width that the teacher is validated, exported and measured at.
 
     Raises:
@@ -50,7 +53,7 @@ def teach(recipe: TrainRecipe, dataset: Dataset, out: Path, size: tuple[int, int
     """
     task = _task(recipe, dataset, size)
     fingerprint = _fingerprint(recipe, dataset, size)
-    finished = _finished(out, fingerprint)
+    finished = from_main(lambda: _finished(out, fingerprint))
     if finished is not None:
         progress.say(f"{finished.checkpoint} is finished with these settings; nothing to do.")
         return finished
@@ -61,7 +64,9 @@ def teach(recipe: TrainRecipe, dataset: Dataset, out: Path, size: tuple[int, int
         load_backbone(model, recipe.backbone_weights)
     settings = recipe.train
     taps = tap_widths(model, ("cnn", "transformer")) if settings.auxiliary > 0 else {}
-    learner = SupervisedLearner(model, task.ignore_index, task.num_classes, settings.dice, settings.auxiliary, taps)
+    learner = SupervisedLearner(
+        model, task.ignore_index, task.num_classes, settings.dice, settings.auxiliary, taps, settings.boundary
+    )
     history = Training(
         learner, dataset, task, settings,
         seed=recipe.seed, workspace=out, fingerprint=fingerprint, progress=progress, title=f"Training {recipe.preset}",
@@ -73,10 +78,11 @@ def teach(recipe: TrainRecipe, dataset: Dataset, out: Path, size: tuple[int, int
         macs=count_macs(model, *size),
         data=DataSource(directory=str(dataset.root.resolve()), layout=dataset.layout),
     )
-    record = {"fingerprint": fingerprint, "recipe": recipe.model_dump(mode="json"), **history.as_dict()}
-    (out / HISTORY_FILE).write_text(json.dumps(record, indent=1), encoding="utf-8")
-    save_checkpoint(out / TEACHER_FILE, model, card)
-    (out / RESUME_FILE).unlink(missing_ok=True)
+    if processes().is_main_process:
+        record = {"fingerprint": fingerprint, "recipe": recipe.model_dump(mode="json"), **history.as_dict()}
+        (out / HISTORY_FILE).write_text(json.dumps(record, indent=1), encoding="utf-8")
+        save_checkpoint(out / TEACHER_FILE, model, card)
+        (out / RESUME_FILE).unlink(missing_ok=True)
     return TaughtTeacher(out / TEACHER_FILE, card, history)
 
 

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import json
+import random
 import re
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
 
+from edpct.training.log import read_log
+
+STEPS = 60
 RECIPE = """
 {section}
 batch = 1
@@ -47,6 +52,10 @@ def step_of(point: Path) -> int:
     import torch
 
     return int(torch.load(point, weights_only=True)["step"])
+
+
+def reached(point: Path, step: int) -> bool:
+    return point.exists() and step_of(point) >= step
 
 
 @pytest.fixture
@@ -86,6 +95,52 @@ def test_ctrl_c_in_a_training(
     assert again.wait(240) == 0, log.read_text()
     assert f"going on after step {step} of 60." in log.read_text()
     assert (out / "teacher.pt").exists() and not (out / "resume.pt").exists()
+
+
+def test_kill_9_at_random_moments_of_a_training(
+    scenes: Path, tmp_path: Path, cli_environment: dict[str, str], kill_at_end: Callable[[object], None]
+) -> None:
+    """Killed twice, it ends with the tensors of a training that nobody disturbed, bit for bit, and with its log."""
+    import torch
+
+    recipe, log = tmp_path / "recipe.toml", tmp_path / "log"
+    text = RECIPE.format(section="[train]").replace("save_every = 1", "save_every = 2")
+    recipe.write_text(text.replace("validate_every = 0", "validate_every = 5") + "ema = 0.9\nlog_every = 3\n")
+
+    def command(out: Path) -> tuple[object, ...]:
+        return (
+            "train", "--data", scenes, "--out", out, "--recipe", recipe, "--preset", "tiny", "--steps", STEPS,
+            "--size", 128,
+        )  # fmt: skip
+
+    undisturbed = start(cli_environment, tmp_path / "calm", *command(tmp_path / "straight"))
+    kill_at_end(undisturbed)
+    rng, out, least = random.Random(0), tmp_path / "out", 0
+    for _ in range(2):
+        least = rng.randrange(least + 1, least + STEPS // 3)
+        process = start(cli_environment, log, *command(out))
+        kill_at_end(process)
+        wait_for(partial(reached, out / "resume.pt", least), process, log)
+        time.sleep(0.1 * rng.random())  # anywhere in a step, a validation, or the writing of a file
+        process.kill()
+        assert process.wait(60) == -signal.SIGKILL
+        least = step_of(out / "resume.pt")
+    last = start(cli_environment, log, *command(out))
+    kill_at_end(last)
+    assert last.wait(240) == 0, log.read_text()
+    assert f"going on after step {least} of {STEPS}." in log.read_text()
+    assert undisturbed.wait(240) == 0, (tmp_path / "calm").read_text()
+
+    ours, theirs = (torch.load(f / "teacher.pt", weights_only=True)["state_dict"] for f in (out, tmp_path / "straight"))
+    assert ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)
+    timed = ("seconds", "images/s")
+    rows = [
+        [{k: v for k, v in row.items() if k not in timed} for row in read_log(f / "log.csv")]
+        for f in (out, tmp_path / "straight")
+    ]
+    assert rows[0] == rows[1] and len(rows[0]) > STEPS // 3
+    names = ["log.csv", "teacher.pt", "training.html", "training.json"]
+    assert sorted(path.name for path in out.iterdir() if not path.name.startswith(".")) == names
 
 
 def test_kill_9_in_a_compression(

@@ -17,7 +17,7 @@ from edpct.pruning.sparse import SparseLearner
 from edpct.recipe import BenchSettings, ExportSettings, PruneSettings, SparseSettings
 from edpct.run import pruning
 from edpct.run.pruning import Pruning, labelled_batches
-from edpct.training.loop import validate
+from edpct.training.validation import validate
 
 SHORT = {"steps": 1, "batch": 1, "crop": 64}
 

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
+from trainings import IGNORE, SETTINGS, STEPS, Interrupting, fit, learner_of, same
 
 from edpct.card import DataSource
 from edpct.data.accuracy import ConfusionMatrix
@@ -22,18 +22,16 @@ from edpct.data.scenes import SCENE_TASK
 from edpct.errors import DataError, RunError, TrainingError
 from edpct.models.checkpoint import load_checkpoint
 from edpct.models.dpctnet import dpctnet
-from edpct.progress import Progress, Silent, Update
+from edpct.progress import Progress, Silent
 from edpct.recipe import TeachSettings, TrainRecipe
 from edpct.task import ClassInfo, Preprocessing, Task
 from edpct.training.crops import CropDataset
-from edpct.training.loop import Training, use_bf16, validate, warmup_cosine
-from edpct.training.objective import Learner, SupervisedLearner, dice_loss, label_terms, tap_widths
+from edpct.training.loop import use_bf16
+from edpct.training.objective import SupervisedLearner, dice_loss, label_terms, tap_widths
 from edpct.training.resume import RESUME_FILE, History, load_point, save_point
+from edpct.training.schedule import rate_share
 from edpct.training.teach import teach
-
-IGNORE = 255
-STEPS = 6
-SETTINGS = TeachSettings(steps=STEPS, batch=2, crop=64, precision="fp32", validate_every=0, save_every=50)
+from edpct.training.validation import validate
 
 
 @pytest.fixture(scope="module")
@@ -185,19 +183,24 @@ def test_a_damaged_image_is_found_before_training_begins(tmp_path: Path) -> None
 # ---- schedule and precision
 
 
-def test_the_schedule_rises_in_a_line_and_falls_as_a_cosine() -> None:
-    steps, warmup = 200, 0.1
+def test_the_schedule_rises_in_a_line_and_falls_as_a_cosine_or_as_a_power() -> None:
+    settings = TeachSettings(steps=200, warmup=0.1)
+    poly = TeachSettings(steps=200, warmup=0.1, schedule="poly")
     for step in range(20):
-        assert warmup_cosine(step, steps, warmup) == pytest.approx((step + 1) / 20)
+        assert rate_share(step, settings) == rate_share(step, poly) == pytest.approx((step + 1) / 20)
     for step in range(20, 201):
-        assert warmup_cosine(step, steps, warmup) == pytest.approx(math.cos(math.pi / 2 * (step - 20) / 180) ** 2)
-    assert warmup_cosine(110, steps, warmup) == pytest.approx(0.5)
-    assert warmup_cosine(200, steps, warmup) == warmup_cosine(500, steps, warmup) == pytest.approx(0.0)
+        gone = (step - 20) / 180
+        assert rate_share(step, settings) == pytest.approx(math.cos(math.pi / 2 * gone) ** 2)
+        assert rate_share(step, poly) == pytest.approx((1 - gone) ** 0.9)
+    assert rate_share(110, settings) == pytest.approx(0.5)
+    assert rate_share(200, settings) == rate_share(500, settings) == rate_share(500, poly) == pytest.approx(0.0)
 
 
+@pytest.mark.parametrize("schedule", ["cosine", "poly"])
 @pytest.mark.parametrize(("steps", "warmup"), [(1, 0.0), (1, 0.5), (2, 0.99), (7, 0.0)])
-def test_the_schedule_of_short_trainings_starts_above_zero(steps: int, warmup: float) -> None:
-    shares = [warmup_cosine(step, steps, warmup) for step in range(steps)]
+def test_the_schedule_of_short_trainings_starts_above_zero(steps: int, warmup: float, schedule: str) -> None:
+    settings = TeachSettings(steps=steps, warmup=warmup, schedule=schedule)  # type: ignore[arg-type]
+    shares = [rate_share(step, settings) for step in range(steps)]
     assert all(0 < share <= 1 for share in shares) and max(shares) == 1.0
 
 
@@ -277,69 +280,18 @@ def test_auxiliary_heads_are_weighted_and_no_part_of_the_network() -> None:
 # ---- the loop
 
 
-def _learner(seed: int = 0) -> SupervisedLearner:
-    torch.manual_seed(seed)
-    model = dpctnet("tiny", 7)
-    return SupervisedLearner(model, IGNORE, 7, 0.5, 0.4, tap_widths(model, ("cnn", "transformer")))
-
-
-def _fit(
-    learner: Learner,
-    dataset: Dataset,
-    workspace: Path,
-    progress: Progress | None = None,
-    settings: TeachSettings = SETTINGS,
-    fingerprint: str = "a",
-) -> History:
-    workspace.mkdir(exist_ok=True)
-    return Training(
-        learner, dataset, SCENE_TASK.at_size(128, 128), settings,
-        seed=3, workspace=workspace, fingerprint=fingerprint, progress=progress or Silent(), title="Training",
-    ).run()  # fmt: skip
-
-
-class Interrupting(Silent):
-    """Somebody presses Ctrl-C when the bar ``title`` shows ``at``."""
-
-    def __init__(self, at: int, title: str = "Training") -> None:
-        self.at, self.title = at, title
-        self.said: list[str] = []
-        self.seen: list[int] = []
-        self.start = 0
-
-    @contextmanager
-    def task(self, title: str, total: int, start: int = 0) -> Iterator[Update]:
-        def update(done: int, note: str) -> None:
-            if title == self.title:
-                self.seen.append(done)
-                if done == self.at:
-                    raise KeyboardInterrupt
-
-        if title == self.title:
-            self.start = start
-        yield update
-
-    def say(self, text: str) -> None:
-        self.said.append(text)
-
-
-def _same(first: nn.Module, second: nn.Module) -> bool:
-    ours, theirs = first.state_dict(), second.state_dict()
-    return ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)
-
-
 @pytest.fixture(scope="module")
 def straight(dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) -> tuple[SupervisedLearner, History]:
     """Six steps without a break."""
-    learner = _learner()
-    return learner, _fit(learner, dataset, tmp_path_factory.mktemp("straight"))
+    learner = learner_of()
+    return learner, fit(learner, dataset, tmp_path_factory.mktemp("straight"))
 
 
 def test_training_changes_the_weights_and_measures_at_the_end(
     straight: tuple[SupervisedLearner, History], dataset: Dataset
 ) -> None:
     learner, history = straight
-    assert not _same(learner, _learner())
+    assert not same(learner, learner_of())
     assert [m.step for m in history.measures] == [STEPS] and history.seconds > 0
     assert not learner.training
     score = validate(learner.model, dataset, SCENE_TASK.at_size(128, 128))
@@ -352,12 +304,12 @@ def test_an_interrupted_training_that_goes_on_ends_at_the_same_bits(
 ) -> None:
     settings = SETTINGS.model_copy(update={"save_every": save_every})
     with pytest.raises(KeyboardInterrupt):
-        _fit(_learner(), dataset, tmp_path, Interrupting(3), settings)
-    resumed, again = _learner(seed=8), Interrupting(-1)  # other weights at first: all must come from the file
-    history = _fit(resumed, dataset, tmp_path, again, settings)
+        fit(learner_of(), dataset, tmp_path, Interrupting(3), settings)
+    resumed, again = learner_of(seed=8), Interrupting(-1)  # other weights at first: all must come from the file
+    history = fit(resumed, dataset, tmp_path, again, settings)
     assert again.said == ["Training: going on after step 3 of 6."]
     assert again.start == 3 and again.seen == [4, 5, 6]
-    assert _same(resumed, straight[0])
+    assert same(resumed, straight[0])
     assert history.measures[-1].miou == straight[1].measures[-1].miou
 
 
@@ -379,14 +331,14 @@ def test_a_training_interrupted_inside_a_step_ends_at_the_same_bits(
     straight: tuple[SupervisedLearner, History], dataset: Dataset, tmp_path: Path
 ) -> None:
     """The half-done step has moved the running statistics already; they must not reach the resume point."""
-    stopped = _learner()
+    stopped = learner_of()
     stopped.__class__ = _StopsInside
     settings = SETTINGS.model_copy(update={"save_every": 2})
     with pytest.raises(KeyboardInterrupt):
-        _fit(stopped, dataset, tmp_path, None, settings)
-    resumed = _learner(seed=8)
-    _fit(resumed, dataset, tmp_path, None, settings)
-    assert _same(resumed, straight[0])
+        fit(stopped, dataset, tmp_path, None, settings)
+    resumed = learner_of(seed=8)
+    fit(resumed, dataset, tmp_path, None, settings)
+    assert same(resumed, straight[0])
 
 
 def test_a_training_interrupted_in_its_last_validation_still_measures(
@@ -398,36 +350,25 @@ def test_a_training_interrupted_in_its_last_validation_still_measures(
     with monkeypatch.context() as patch:
         patch.setattr("edpct.training.loop.validate", interrupt)
         with pytest.raises(KeyboardInterrupt):
-            _fit(_learner(), dataset, tmp_path)
-    history = _fit(_learner(), dataset, tmp_path)
+            fit(learner_of(), dataset, tmp_path)
+    history = fit(learner_of(), dataset, tmp_path)
     assert [m.step for m in history.measures] == [STEPS]
 
 
 def test_validation_does_not_change_what_is_learnt(
     straight: tuple[SupervisedLearner, History], dataset: Dataset, tmp_path: Path
 ) -> None:
-    learner = _learner()
-    history = _fit(learner, dataset, tmp_path, None, SETTINGS.model_copy(update={"validate_every": 2}))
-    assert [m.step for m in history.measures] == [2, 4, 6] and _same(learner, straight[0])
-
-
-@pytest.mark.parametrize(("share", "moved"), [(1.0, 0), (0.5, STEPS // 2), (0.0, STEPS)])
-def test_batch_statistics_are_held_for_the_last_share_of_the_steps(
-    dataset: Dataset, tmp_path: Path, share: float, moved: int
-) -> None:
-    learner = _learner()
-    _fit(learner, dataset, tmp_path, None, SETTINGS.model_copy(update={"hold_statistics": share}))
-    norms = [module for module in learner.modules() if isinstance(module, nn.BatchNorm2d)]
-    assert norms and {int(norm.num_batches_tracked) for norm in norms} == {moved}
-    assert all(bool(norm.running_mean.any()) == (moved > 0) for norm in norms)
+    learner = learner_of()
+    history = fit(learner, dataset, tmp_path, None, SETTINGS.model_copy(update={"validate_every": 2}))
+    assert [m.step for m in history.measures] == [2, 4, 6] and same(learner, straight[0])
 
 
 def test_a_resume_point_of_other_settings_is_refused_and_left(dataset: Dataset, tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
-        _fit(_learner(), dataset, tmp_path, Interrupting(1))
+        fit(learner_of(), dataset, tmp_path, Interrupting(1))
     before = (tmp_path / RESUME_FILE).read_bytes()
     with pytest.raises(TrainingError) as caught:
-        _fit(_learner(), dataset, tmp_path, fingerprint="b")
+        fit(learner_of(), dataset, tmp_path, fingerprint="b")
     assert caught.value.what == f"{tmp_path / RESUME_FILE} was written with other settings or other data."
     assert (tmp_path / RESUME_FILE).read_bytes() == before
 
@@ -474,10 +415,10 @@ class _Broken(SupervisedLearner):
 def test_a_loss_that_is_not_finite_stops_the_training_before_the_weights_are_touched(
     dataset: Dataset, tmp_path: Path, value: float
 ) -> None:
-    learner = _learner()
+    learner = learner_of()
     learner.__class__, learner.value = _Broken, value
     with pytest.raises(TrainingError) as caught:
-        _fit(learner, dataset, tmp_path)
+        fit(learner, dataset, tmp_path)
     assert str(caught.value) == (
         f"The loss became {value} at step 3. Lower the learning rate (lr) or use precision fp32."
     )
@@ -489,10 +430,10 @@ def test_the_precision_that_was_asked_for_is_computed_in(
     dataset: Dataset, tmp_path: Path, precision: str, dtype: torch.dtype
 ) -> None:
     """One after the other in one process, as a caller from Python may ask."""
-    learner, seen = _learner(), []
+    learner, seen = learner_of(), []
     learner.model.classifier.register_forward_hook(lambda module, inputs, output: seen.append(output.dtype))
     settings = SETTINGS.model_copy(update={"precision": precision, "steps": 1})
-    _fit(learner, dataset, tmp_path, None, settings)
+    fit(learner, dataset, tmp_path, None, settings)
     assert seen[0] == dtype
     assert all(parameter.dtype == torch.float32 for parameter in learner.parameters())
 
@@ -504,12 +445,12 @@ def test_no_weight_decay_on_norms_and_biases(dataset: Dataset, tmp_path: Path) -
         def forward(self, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
             return {"none": sum(p.sum() for p in self.parameters()) * 0.0}
 
-    learner = _learner()
+    learner = learner_of()
     learner.__class__ = Idle
     with torch.no_grad():
         for parameter in learner.parameters():
             parameter.fill_(2.0)
-    _fit(learner, dataset, tmp_path, None, SETTINGS.model_copy(update={"steps": 1, "lr": 0.5, "weight_decay": 0.1}))
+    fit(learner, dataset, tmp_path, None, SETTINGS.model_copy(update={"steps": 1, "lr": 0.5, "weight_decay": 0.1}))
     for name, parameter in learner.named_parameters():
         expected = 2.0 * (1 - 0.5 * 0.1) if parameter.dim() > 1 else 2.0
         assert parameter.detach().unique().tolist() == pytest.approx([expected]), name
@@ -517,13 +458,13 @@ def test_no_weight_decay_on_norms_and_biases(dataset: Dataset, tmp_path: Path) -
 
 def test_the_loss_falls_on_scenes_that_it_sees_again(dataset: Dataset, tmp_path: Path) -> None:
     settings = SETTINGS.model_copy(update={"steps": 40, "validate_every": 10, "lr": 3e-3})
-    history = _fit(_learner(), dataset, tmp_path, None, settings)
+    history = fit(learner_of(), dataset, tmp_path, None, settings)
     losses = [measure.loss for measure in history.measures]
     assert len(losses) == 4 and losses[-1] < 0.8 * losses[0]
 
 
 def test_validation_is_the_confusion_matrix_of_the_networks_labels(dataset: Dataset) -> None:
-    model = _learner().model.train()
+    model = learner_of().model.train()
     task = SCENE_TASK.at_size(128, 128)
     matrix = ConfusionMatrix(7, IGNORE)
     score = validate(model, dataset, task)
@@ -553,7 +494,7 @@ def taught(dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_taught_teacher_is_a_checkpoint_that_says_what_it_is(taught: Path, dataset: Dataset) -> None:
-    assert sorted(p.name for p in taught.iterdir()) == ["teacher.pt", "training.json"]
+    assert sorted(p.name for p in taught.iterdir()) == ["log.csv", "teacher.pt", "training.json"]
     card = load_checkpoint(taught / "teacher.pt").card
     assert (card.network, card.precision, card.task) == ("DP-CTNet tiny", "fp32", SCENE_TASK.at_size(128, 128))
     assert card.data == DataSource(directory=str(dataset.root.resolve()), layout="folder")

@@ -7,7 +7,6 @@ one of them. An engine has one colour and a runtime one shape throughout; neithe
 from __future__ import annotations
 
 from collections.abc import Callable
-from html import escape
 from typing import TypeAlias
 
 from edpct.bench.report.cautions import UNSTEADY, drift_of
@@ -266,8 +265,3 @@ def _told(name: str, scored: Scored) -> list[str]:
 def mark_icon(kind: str) -> str:
     """A runtime's shape for the legend."""
     return tag("svg", mark(kind, 8, 8, "e-more", size=5), viewBox="0 0 16 16", width=16, height=16, aria_hidden="true")
-
-
-def swatch(hue: str) -> str:
-    """An engine's colour, beside its name."""
-    return tag("span", "", class_=f"swatch {escape(hue)}", aria_hidden="true")

@@ -1,20 +1,16 @@
 """A report as one HTML file: opens from disk, fetches nothing, runs no script.
 
-Everything that a user named (engines, classes, commands) is escaped: here by ``_typeset`` and
+Everything that a user named (engines, classes, commands) is escaped: here by ``typeset`` and
 ``escape``, in the charts by :func:`edpct.bench.report.svg.words` and :func:`edpct.bench.report.svg.tag`.
 """
 
 from __future__ import annotations
 
 import json
-import re
 from base64 import b64encode
 from collections.abc import Iterable, Sequence
 from html import escape
-from importlib import resources
-from itertools import groupby
 
-from edpct import __version__
 from edpct.bench.report import charts
 from edpct.bench.report.cautions import FEW_RUNS, UNSTEADY, cautions_of
 from edpct.bench.report.claim import (
@@ -28,6 +24,8 @@ from edpct.bench.report.claim import (
     spread,
     variant_of,
 )
+from edpct.bench.report.curves import validation_figure
+from edpct.bench.report.document import document, figure, html_table, swatch, typeset
 from edpct.bench.report.pareto import pareto_chart
 from edpct.bench.report.schema import Report
 from edpct.bench.report.tables import (
@@ -46,8 +44,6 @@ from edpct.bench.report.tables import (
 )
 from edpct.bench.report.wording import points, times
 
-# No network and no script, even if an escape were forgotten.
-POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 PNG = b"\x89PNG\r\n\x1a\n"
 
 
@@ -70,35 +66,14 @@ def html_page(report: Report, pictures: bytes | None = None) -> str:
             _failures(report),
         ),
         ("power", "Power and state", _power(report)),
+        ("training", "Training", _training(report)),
         ("stages", "Stages", _stages(report)),
         ("method", "Method and machine", _method(report)),
     ]
-    shown = [section for section in sections if section[2]]
     title = f"{report.reference_row().network}, {'compressed' if report.stages else 'measured'}"
-    where = f"{report.date} · {report.machine.gpu or report.machine.cpu}"
-    css = resources.files("edpct.bench.report").joinpath("page.css").read_text(encoding="utf-8")
-    links = "".join(f'<li><a href="#{key}">{escape(name)}</a></li>' for key, name, _ in shown)
-    body = "".join(
-        f'<section id="{key}" aria-labelledby="{key}-h"><h2 id="{key}-h">{escape(name)}</h2>{content}</section>'
-        for key, name, content in shown
-    )
-    return (
-        '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
-        f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        '<meta name="color-scheme" content="light dark">'
-        f'<meta name="generator" content="edpct {__version__}"><title>{escape(title)}</title>'
-        f"<style>{css}</style></head>"
-        f'<body><a class="skip" href="#main">Skip to the results</a><header>'
-        f'<p class="eyebrow">edpct report · {escape(where)}</p>'
-        f'<h1>{escape(title)}</h1><p class="lead">{_typeset(headline(report))}</p>{_tiles(report)}{_cautions(report)}'
-        f'<nav aria-label="Sections"><ul>{links}</ul></nav></header><main id="main">{body}</main></body></html>\n'
-    )
-
-
-def _typeset(text: str) -> str:
-    """Escaped, with a real minus before numbers and their percent signs held to them."""
-    return re.sub(r"(?<=\d) %", "\u00a0%", re.sub(r"(?<![\w.-])-(?=\d)", "−", escape(text)))
+    where = f"edpct report · {report.date} · {report.machine.gpu or report.machine.cpu}"
+    top = f'<p class="lead">{typeset(headline(report))}</p>{_tiles(report)}{_cautions(report)}'
+    return document(title, where, top, sections, links=True)
 
 
 # ---- the top
@@ -109,8 +84,8 @@ def _tiles(report: Report) -> str:
     if claim is None:
         return ""
     tiles = "".join(
-        f'<div class="tile"><dt>{_typeset(name)}</dt><dd>{_typeset(value)}</dd>'
-        f'<dd class="fine">{_typeset(fine)}</dd></div>'
+        f'<div class="tile"><dt>{typeset(name)}</dt><dd>{typeset(value)}</dd>'
+        f'<dd class="fine">{typeset(fine)}</dd></div>'
         for value, name, fine in _figures(claim, report)
     )
     return f'<dl class="tiles" aria-label="Key figures">{tiles}</dl>'
@@ -134,7 +109,7 @@ def _cautions(report: Report) -> str:
     found = cautions_of(report)
     if not found:
         return ""
-    items = "".join(f"<li>{_typeset(text)}</li>" for text in found)
+    items = "".join(f"<li>{typeset(text)}</li>" for text in found)
     head = '<h2 id="cautions-h">To be kept in mind</h2>'
     return f'<aside class="cautions" aria-labelledby="cautions-h">{head}<ul>{items}</ul></aside>'
 
@@ -144,7 +119,7 @@ def _cautions(report: Report) -> str:
 
 def _speed(report: Report) -> str:
     scope = SCOPE_TITLES[main_scope(report)]
-    chart = _figure(
+    chart = figure(
         pareto_chart(report),
         f"Up and to the right is better. FPS {scope}; bars are 95 % intervals. The dashed line is the frontier: no "
         "engine measured here is both faster and more accurate than those on it. An engine's mIoU stands for all its "
@@ -165,11 +140,11 @@ def _scopes(report: Report) -> str:
     title = "Rows; latency is the median, with the 95 % interval of the median"
     text = _table(table, title, report, groups=list(SCOPE_TITLES.values()))
     more = _table(throughput_table_of(report), "Throughput, several requests in flight at once", report)
-    return text + _figure(phases, caption, f'<ul class="legend">{keys}</ul>') + more
+    return text + figure(phases, caption, f'<ul class="legend">{keys}</ul>') + more
 
 
 def _latency(report: Report) -> str:
-    return _figure(
+    return figure(
         charts.latency_chart(report),
         "Thin line: fastest to slowest. Pale bar: 5 to 95 %. Full bar: the middle half. Upright stroke: median. "
         "Diamond: p99. At the right median / p99 in ms. "
@@ -182,8 +157,7 @@ def _steadiness(report: Report) -> str:
     if not found:
         return ""
     cells = "".join(
-        f'<li><span class="cell-title">{charts.swatch(hue)}{escape(label)}</span>{svg}</li>'
-        for label, hue, svg in found
+        f'<li><span class="cell-title">{swatch(hue)}{escape(label)}</span>{svg}</li>' for label, hue, svg in found
     )
     scope = SCOPE_TITLES[main_scope(report)]
     return (
@@ -195,9 +169,9 @@ def _steadiness(report: Report) -> str:
 
 def _classes(report: Report) -> str:
     colours, scored = charts.engines_of(report), [row.name for row in report.rows if row.accuracy is not None]
-    keys = "".join(f"<li>{charts.swatch(colours[name])}{escape(name)}</li>" for name in dict.fromkeys(scored))
+    keys = "".join(f"<li>{swatch(colours[name])}{escape(name)}</li>" for name in dict.fromkeys(scored))
     caption = f"From top to bottom in the order of the legend; the upright rule is {report.reference_row().name}."
-    parts = [_figure(charts.class_chart(report), caption, f'<ul class="legend">{keys}</ul>')]
+    parts = [figure(charts.class_chart(report), caption, f'<ul class="legend">{keys}</ul>')]
     for measure, name in MEASURES.items():
         values = _table(class_table_of(report, measure), f"{name} per class, in percent", report)
         points = _table(class_difference_of(report, measure), f"{name}, difference in points", report)
@@ -239,8 +213,21 @@ def _power(report: Report) -> str:
     header, lines = state_table_of(report)
     notes = list(dict.fromkeys(note for row in report.rows for note in row.state.notes))
     table = _table((header, lines), "Power and state while timing", report) if len(header) > 1 else ""
-    listed = "".join(f"<li>{_typeset(note)}</li>" for note in notes)
+    listed = "".join(f"<li>{typeset(note)}</li>" for note in notes)
     return table + (f'<ul class="notes">{listed}</ul>' if listed else "")
+
+
+def _training(report: Report) -> str:
+    """The validations of the stages that train, where there were several."""
+    titles = {"distil": "Distillation", "qat": "Training with INT8 rounding"}
+    classes = report.data.classes if report.data else ()
+    parts = []
+    for stage in report.stages:
+        if (title := titles.get(stage.name)) is None:
+            continue
+        if chart := validation_figure(f"course-{stage.name}", stage.facts.get("measures", ()), classes):
+            parts.append(f"<h3>{title}</h3>{chart}")
+    return "".join(parts)
 
 
 def _stages(report: Report) -> str:
@@ -252,8 +239,8 @@ def _method(report: Report) -> str:
     settings = known(["setting", "value"], [[name, _plain(value)] for name, value in report.settings.items()])
     settings[1].append(["seed", str(report.seed)])
     parts = [
-        f"<p>{_typeset(explanation_of(report))}</p>",
-        f"<p>{_typeset(machine_line(report))}</p>",
+        f"<p>{typeset(explanation_of(report))}</p>",
+        f"<p>{typeset(machine_line(report))}</p>",
         f"<h3>To measure it again</h3>{_code(report.command)}",
         _details("Rows in detail", _table(detail_table_of(report), "Rows in detail", report)),
         _details("Settings", _table(settings, "Settings of the bench", report, words=True)),
@@ -278,10 +265,6 @@ def _details(title: str, content: str) -> str:
     return f"<details><summary>{escape(title)}</summary>{content}</details>"
 
 
-def _figure(chart: str, caption: str, legend: str = "") -> str:
-    return f"<figure>{legend}{chart}<figcaption>{_typeset(caption)}</figcaption></figure>" if chart else ""
-
-
 def _runtime_legend(report: Report) -> str:
     shapes = charts.shapes_of(report)
     keys = "".join(f"<li>{charts.mark_icon(kind)}{escape(name)}</li>" for name, kind in shapes.items())
@@ -289,50 +272,5 @@ def _runtime_legend(report: Report) -> str:
 
 
 def _table(table: Table, caption: str, report: Report | None, words: bool = False, groups: Sequence[str] = ()) -> str:
-    """A table that scrolls within itself, so that a phone does not scroll sideways as a whole.
-
-    Args:
-        words: the cells are sentences and not numbers.
-        groups: what titles of neighbouring columns begin with, to be said once.
-    """
-    header, lines = table
-    if not lines:
-        return ""
-    colours = charts.engines_of(report) if report else {}
-    body = "".join(_line(cells, colours) for cells in lines)
-    return (
-        f'<div class="scroll" tabindex="0" role="region" aria-label="{escape(caption)}">'
-        f'<table class="{"words" if words else "numbers"}"><caption><span>{_typeset(caption)}</span></caption>'
-        f"<thead>{_head(header, groups)}</thead><tbody>{body}</tbody></table></div>"
-    )
-
-
-def _head(header: Sequence[str], groups: Sequence[str]) -> str:
-    """One row of titles; two where titles begin with the name of a group, which then stands once above them."""
-    owners = [next((name for name in groups if text.startswith(f"{name} ")), "") for text in header]
-    if not any(owners):
-        return f"<tr>{''.join(_title(text) for text in header)}</tr>"
-    above, below = "", ""
-    for owner, found in groupby(range(len(header)), key=lambda i: owners[i] or i):
-        columns = list(found)
-        if isinstance(owner, int):
-            above += _title(header[owner], ' rowspan="2"')
-        else:
-            above += f'<th scope="colgroup" colspan="{len(columns)}">{_typeset(owner)}</th>'
-            below += "".join(_title(header[i].removeprefix(f"{owner} ")) for i in columns)
-    return f"<tr>{above}</tr><tr>{below}</tr>"
-
-
-def _title(text: str, more: str = "") -> str:
-    unbroken = text.replace(" %", "\u00a0%")
-    return f'<th scope="col"{more}>{_typeset(unbroken)}</th>'
-
-
-def _line(cells: Sequence[str], colours: dict[str, str]) -> str:
-    """A row; where its first cell names an engine, with the engine's colour."""
-    first = cells[0]
-    name = max((name for name in colours if first == name or first.startswith(f"{name}, ")), key=len, default=None)
-    key = "" if name is None else charts.swatch(colours[name])
-    rest = "".join(f"<td>{_typeset(text)}</td>" for text in cells[1:])
-    keyed = ' class="keyed"' if key else ""
-    return f'<tr><th scope="row"{keyed}>{key}{escape(first)}</th>{rest}</tr>'
+    """A table whose rows have the colours of the report's engines."""
+    return html_table(table, caption, charts.engines_of(report) if report else {}, words, groups)

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from report_factory import make_accuracy, make_data, make_latency, make_pair, make_report, make_row
 
 from edpct.bench.report.charts import engines_of, latency_chart, phases_chart, shapes_of, steadiness_charts
+from edpct.bench.report.curves import loss_figure
 from edpct.bench.report.page import html_page
 from edpct.bench.report.pareto import pareto_chart
 from edpct.bench.report.schema import FailureReport, Report, StageReport, StateReport
@@ -23,6 +24,15 @@ VOID = {"meta", "img", "br", "link", "hr", "input"}
 NASTY = "<b>&\"'</b>"
 # The head of a PNG of 640 x 320 pixels; a page shows it without reading further.
 PICTURE = b"\x89PNG\r\n\x1a\n" + b"\0\0\0\rIHDR" + (640).to_bytes(4, "big") + (320).to_bytes(4, "big")
+
+
+DISTILLED = {
+    "measures": [
+        {"step": 500, "loss": 2.0, "miou": 0.25, "iou": [0.2, 0.3]},
+        {"step": 1000, "loss": 1.0, "miou": 0.5, "iou": [None, 0.5]},
+        {"step": 1500, "loss": 1.0, "miou": 0.625, "iou": [0.5, 0.75]},
+    ]
+}
 
 
 class Reader(HTMLParser):
@@ -70,7 +80,7 @@ def full_report() -> Report:
         command=f"edpct bench --engine {NASTY}",
         data=make_data(NASTY, "water"),
         failures=(FailureReport(name=NASTY, runtime=NASTY, reason=NASTY),),
-        stages=(StageReport(name=NASTY, seconds=1.0),),
+        stages=(StageReport(name=NASTY, seconds=1.0), StageReport(name="distil", seconds=9.0, facts=DISTILLED)),
         recipe={NASTY: [NASTY]},
         settings={NASTY: [NASTY]},
     )
@@ -135,6 +145,28 @@ def test_charts_tell_in_words_what_they_show(page: str) -> None:
     ids = {attributes.get("id") for _, attributes in reader.tags}
     assert all(set(a["aria-labelledby"].split()) <= ids for a in drawings)
     assert "teacher, openvino: 100.0 FPS, 70.0 %" in " ".join(reader.text)
+
+
+def test_the_page_shows_how_the_student_learnt(page: str) -> None:
+    text = " ".join(read(page).text)
+    assert "Distillation" in text and 'href="#training"' in page
+    assert "mIoU: 25 at first, 62.5 at last; " in text and "water: 30 at first, 75 at last" in text
+    once = StageReport(name="distil", seconds=1.0, facts={"measures": DISTILLED["measures"][:1]})
+    assert 'id="training"' not in html_page(make_report(make_row(), stages=(once,)))
+
+
+def test_a_curve_goes_through_its_points_on_the_scale_of_its_axes() -> None:
+    """Two lines, drawn straight: the points of the second lie as far apart as their values say."""
+    rows = [{"step": step, "loss": 4.0 - step / 100, "ce": 1.0} for step in (100, 200, 300)]
+    drawn = loss_figure("curve", rows)
+    paths = re.findall(r'<path d="M([^"]+)" class="course (faint )?(e\d)"', drawn.split('class="narrow"')[0])
+    spots = {hue: [tuple(map(float, spot.split(","))) for spot in path.split("L")] for path, _, hue in paths}
+    assert [faint for _, faint, _ in paths] == ["faint ", ""]
+    (x1, y1), (x2, y2), (x3, y3) = spots["e0"]
+    assert x2 - x1 == pytest.approx(x3 - x2, abs=0.02) and y2 - y1 == pytest.approx(y3 - y2, abs=0.02)
+    assert y3 > y1  # a falling loss goes down
+    assert spots["e1"][0][1] == spots["e1"][2][1] == spots["e0"][2][1]  # 1.0 at the end, both
+    assert loss_figure("curve", rows[:1]) == ""
 
 
 def test_tables_say_what_their_heads_belong_to(page: str) -> None:
