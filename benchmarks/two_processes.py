@@ -3,10 +3,10 @@ r"""The validation curves of one training in one process and in two on this mach
     python benchmarks/two_processes.py [--steps 400] [--seeds 2] [--work runs/two-processes]
         [--out benchmarks/results/two_processes]
 
-DP-CTNet tiny on made scenes: the same seed, the same crops, the same batch, which two processes share
-(``torchrun --nproc-per-node 2 -m edpct train``; Accelerate's own launcher starts CPU processes through MPI alone). On the
-CPU each process normalises by its own half of the batch, so that the curves differ by more than rounding; how far
-two seeds of one process are apart is the noise to compare that with. Goes on where it was stopped.
+DP-CTNet tiny on made scenes: the same seed, the same crops, the same batch, which two processes share (``torchrun
+--nproc-per-node 2 -m edpct train``). On the CPU each process normalises by its own half of the batch, so that the
+curves differ by more than rounding; how far two seeds of one process are apart is the noise to compare that with.
+Goes on where it was stopped.
 """
 
 from __future__ import annotations

@@ -277,3 +277,16 @@ def test_a_plan_without_a_gpu_is_one_sentence(run: Run, compressed_run: Path) ->
     assert what.startswith("edpct: student-int8.plan needs an NVIDIA GPU and this machine has none (")
     assert hint.strip().startswith("Run it on a machine with a GPU, or bench the ONNX")
     assert hint.endswith(f"edpct bench --engine {compressed_run / 'student-int8.onnx'}")
+
+
+def test_of_the_processes_of_a_launcher_one_says_what_is_wrong(tmp_path: Path, cli_environment: dict[str, str]) -> None:
+    """``accelerate launch`` and ``torchrun`` number the processes of a machine; all end with exit code 2."""
+    command = [sys.executable, "-m", "edpct", "train", "--data", str(tmp_path / "none"), "--out", str(tmp_path / "out")]
+    said = []
+    for rank in ("0", "1"):
+        environment = {**cli_environment, "LOCAL_RANK": rank, "RANK": rank}
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+        assert done.returncode == 2 and done.stdout == ""
+        said.append(done.stderr)
+    assert said[0].startswith("edpct: ") and str(tmp_path / "none") in said[0]
+    assert said[1] == ""
