@@ -27,6 +27,8 @@ class OptimiseSettings(Section):
             delivered; 0: off. 0.999 suits a few thousand steps.
         dice: weight of the soft Dice loss beside cross-entropy.
         scale: range of the random zoom a crop is taken at.
+        jitter: brightness, contrast and saturation of a crop change by up to this share, 0..1.
+        hue: its hue turns by up to this share of the circle, 0..0.5.
         balance: share of the crops, 0..1, that show a class drawn with equal chances; the others lie anywhere.
         hold_statistics: share of the steps, 0..1, at whose end batch normalisation uses its running statistics, and
             leaves them as they are: the network then learns with what it will be used with.
@@ -52,6 +54,8 @@ class OptimiseSettings(Section):
     ema: float = Field(0.0, ge=0, lt=1)
     dice: float = Field(0.5, ge=0)
     scale: tuple[float, float] = (0.5, 1.5)
+    jitter: float = Field(0.25, ge=0, le=1)
+    hue: float = Field(0.0, ge=0, le=0.5)
     balance: float = Field(0.0, ge=0, le=1)
     hold_statistics: float = Field(0.3, ge=0, le=1)
     precision: Precision = "auto"
