@@ -14,7 +14,7 @@ LEAST_NORM = 1e-4
 
 def lengths(vectors: Tensor, dim: int = 1) -> Tensor:
     """Euclidean lengths along a dimension, at least :data:`LEAST_NORM`; the gradient of those at the least is 0."""
-    # Twenty times as fast on the CPU as vector_norm, which is slow along any but the last dimension.
+    # Several times as fast on the CPU as vector_norm, which is slow along any but the last dimension.
     return (vectors * vectors).sum(dim).clamp(min=LEAST_NORM**2).sqrt()
 
 
