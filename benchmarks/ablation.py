@@ -1,6 +1,6 @@
 r"""DP-CTNet, whole and with parts left out, beside what a user would train instead, on real imagery.
 
-    python benchmarks/ablation.py --data DIR [--steps 400] [--seeds 3] [--only NAME ...] [--table]
+    python benchmarks/ablation.py --data DIR [--steps 600] [--seeds 3] [--only NAME ...] [--table]
 
 All train from scratch by edpct's own loop: the same crops (a seed decides them), the same augmentation, loss and
 schedule, as many steps. Each network gets the best of three learning rates, chosen on seed 0 and on val, for all alike;
@@ -60,15 +60,18 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--preset", default="small", choices=PRESETS)
-    parser.add_argument("--steps", type=int, default=400)
+    parser.add_argument("--steps", type=int, default=600)
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--crop", type=int, default=256)
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--threads", type=int, default=0, help="of torch; 0: as many as there are cores")
     parser.add_argument("--only", nargs="*", default=[], metavar="NAME", help=f"of: {', '.join(names())}")
     parser.add_argument("--table", action="store_true", help="write the page from the runs that are there")
     parser.add_argument("--work", type=Path, default=Path("runs/ablation"))
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/ablation"))
     asked = parser.parse_args()
+    if asked.threads:
+        torch.set_num_threads(asked.threads)
     try:
         dataset = open_dataset(asked.data, "dubai")
         study = Study(asked.out / "ablation.json", screen())

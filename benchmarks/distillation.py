@@ -1,6 +1,6 @@
 r"""AKD beside no distillation and beside other losses, on real imagery: one pruned student, one budget of crops.
 
-    python benchmarks/distillation.py --data DIR --teacher T [--macs 0.125] [--steps 400] [--seeds 3] [--table]
+    python benchmarks/distillation.py --data DIR --teacher T [--macs 0.125] [--steps 600] [--seeds 3] [--table]
 
 The teacher is pruned once; every way trains that student on the same crops (a seed decides them) with cross-entropy,
 Dice, and one loss more. Each loss gets the best of three weights, a third, one and three times that of its authors
@@ -72,7 +72,7 @@ def main() -> int:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--teacher", type=Path, required=True)
     parser.add_argument("--macs", type=float, default=0.125)
-    parser.add_argument("--steps", type=int, default=400)
+    parser.add_argument("--steps", type=int, default=600)
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--crop", type=int, default=256)
     parser.add_argument("--seeds", type=int, default=3)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import statistics
 import time
@@ -43,7 +44,7 @@ class Run:
 
 
 class Study:
-    """Runs in a JSON file, one written as soon as it is there.
+    """Runs in a JSON file, one written as soon as it is there; several processes may work on one study.
 
     Args:
         path: the file; runs that it holds are not made again.
@@ -51,33 +52,37 @@ class Study:
 
     def __init__(self, path: Path, progress: Progress) -> None:
         self.path, self.progress = path, progress
-        self.runs: list[Run] = []
-        if path.exists():
-            found = json.loads(path.read_text(encoding="utf-8"))
-            self.runs = [Run(**run) for run in found["runs"]]
+        self.runs = self._read()
 
     def once(self, key: tuple[str, float, int, int, int, int], make: Callable[[], Run]) -> Run:
         """The run of a key: read, or made and written."""
-        for run in self.runs:
+        for run in self._read():
             if run.key == key:
                 return run
         began = time.monotonic()
         run = make()
-        made = {
-            "machine": machine()["machine"],
-            "versions": versions(),
-            "date": date.today().isoformat(),
-        }
+        made = {"machine": machine()["machine"], "versions": versions(), "date": date.today().isoformat()}
         run = Run(**{**asdict(run), "seconds": time.monotonic() - began, "made": made})
-        self.runs.append(run)
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        partial = self.path.with_suffix(".partial")
-        partial.write_text(json.dumps({"runs": [asdict(run) for run in self.runs]}, indent=1) + "\n", encoding="utf-8")
-        partial.replace(self.path)
+        self._add(run)
         self.progress.say(
             f"{run.variant}, {run.value:g}, seed {run.seed}: {run.miou:.2f} points in {run.seconds:.0f} s"
         )
         return run
+
+    def _read(self) -> list[Run]:
+        if not self.path.exists():
+            return []
+        return [Run(**run) for run in json.loads(self.path.read_text(encoding="utf-8"))["runs"]]
+
+    def _add(self, run: Run) -> None:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with self.path.with_suffix(".lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            self.runs = [*self._read(), run]
+            partial = self.path.with_suffix(".partial")
+            text = json.dumps({"runs": [asdict(each) for each in self.runs]}, indent=1) + "\n"
+            partial.write_text(text, encoding="utf-8")
+            partial.replace(self.path)
 
     def tuned(
         self,
