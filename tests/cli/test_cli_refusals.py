@@ -276,6 +276,22 @@ DATA = {
 SMALL_TRAINING = ("--preset", "tiny", "--steps", 1, "--batch", 1, "--crop", 64, "--size", 128)
 
 
+@pytest.mark.parametrize(
+    ("arguments", "what"),
+    [
+        (("--backbone", "resnet_of_nobody"), "timm has no backbone 'resnet_of_nobody'."),
+        (("--backbone", "vit_tiny_patch16_224"), "gives no maps at strides 4, 8 and 16"),
+        (("--backbone-weights", "hub"), "backbone_weights are given but no backbone"),
+        (("--backbone", "resnet18", "--backbone-weights", "missing.pth"), "There is no checkpoint missing.pth."),
+        (("--backbone", "resnet18", "--backbone-weights", "package"), "No package ships weights of resnet18."),
+    ],
+)
+def test_backbones_that_cannot_be_used(
+    edpct: Edpct, scenes: Path, tmp_path: Path, arguments: tuple[str, ...], what: str
+) -> None:
+    refused(edpct("train", "--data", scenes, "--out", tmp_path / "out", *SMALL_TRAINING, *arguments), what)
+
+
 @pytest.mark.parametrize("split", ["train", "val"])
 @pytest.mark.parametrize("kind", DATA)
 def test_bad_data_for_a_training(edpct: Edpct, data: Path, tmp_path: Path, kind: str, split: str) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import timm
 import torch
 from PIL import Image
 from torch import Tensor
@@ -498,6 +499,23 @@ def test_a_taught_teacher_is_a_checkpoint_that_says_what_it_is(taught: Path, dat
     card = load_checkpoint(taught / "teacher.pt").card
     assert (card.network, card.precision, card.task) == ("DP-CTNet tiny", "fp32", SCENE_TASK.at_size(128, 128))
     assert card.data == DataSource(directory=str(dataset.root.resolve()), layout="folder")
+
+
+def test_a_teacher_starts_from_the_weights_of_its_backbone_and_sees_what_they_saw(
+    dataset: Dataset, tmp_path: Path
+) -> None:
+    torch.manual_seed(7)
+    whole = timm.create_model("tf_efficientnet_lite0", pretrained=False)
+    torch.save(whole.state_dict(), tmp_path / "weights.pth")
+    recipe = TrainRecipe(
+        preset="tiny", backbone="tf_efficientnet_lite0", backbone_weights=str(tmp_path / "weights.pth"),
+        train=SETTINGS.model_copy(update={"steps": 1, "lr": 1e-12, "hold_statistics": 1.0}),
+    )  # fmt: skip
+    found = load_checkpoint(teach(recipe, dataset, tmp_path / "out", (64, 64), Silent()).checkpoint)
+    assert found.card.network == "DP-CTNet tiny on tf_efficientnet_lite0"
+    assert found.card.task.preprocessing.mean == found.card.task.preprocessing.std == (0.5, 0.5, 0.5)
+    ours, theirs = found.model.backbone.timm.state_dict(), whole.state_dict()
+    assert all(torch.allclose(value, theirs[name], atol=1e-6) for name, value in ours.items())
 
 
 def test_a_finished_teacher_is_not_taught_again(taught: Path, dataset: Dataset) -> None:
