@@ -118,7 +118,7 @@ def test_nothing_unfinished_is_left(compressed_run: Path) -> None:
 
 def test_nothing_pickled_crosses_from_stage_to_stage(compressed_run: Path) -> None:
     suffixes = {path.suffix for path in (compressed_run / "stages").rglob("*") if path.is_file()}
-    assert suffixes == {".safetensors", ".onnx", ".plan", ".json", ".png"}
+    assert suffixes == {".safetensors", ".onnx", ".plan", ".json", ".png", ".csv"}
 
 
 def test_the_student_is_weights_that_rebuild_the_student(compressed_run: Path) -> None:
