@@ -22,6 +22,7 @@ from datetime import date
 from pathlib import Path
 
 import torch
+from study import public
 from torch import nn
 
 from edpct.bench.memory import peak_bytes, reset_peak
@@ -67,9 +68,11 @@ class Steps:
         torch.manual_seed(0)
         student, teacher, classes = networks(asked)
         self.device = torch.device(asked.device)
-        self.learner = DistilLearner(student, teacher, WAYS[way], IGNORE, classes).to(self.device).train()
+        learner = DistilLearner(student, teacher.to(memory_format=torch.channels_last), WAYS[way], IGNORE, classes)
+        self.learner = learner.to(self.device, memory_format=torch.channels_last).train()
         self.optimiser = torch.optim.AdamW(self.learner.parameters(), lr=1e-4)
-        self.images = torch.randn(asked.batch, 3, size, size, device=self.device)
+        images = torch.randn(asked.batch, 3, size, size, device=self.device)
+        self.images = images.contiguous(memory_format=torch.channels_last)
         self.labels = torch.randint(0, classes, (asked.batch, size, size), device=self.device)
 
     def one(self) -> float:
@@ -219,7 +222,7 @@ def page(costs: list[Cost], asked: argparse.Namespace) -> str:
         ),
         markdown_table(header, lines),
         f"{device_name(asked)}, {asked.threads} threads, {date.today().isoformat()}; torch {used['torch']}.",
-        "Made with:\n\n    " + " ".join(["python", "benchmarks/akd_cost.py", *sys.argv[1:]]),
+        "Made with:\n\n    " + " ".join(["python", "benchmarks/akd_cost.py", *public(sys.argv[1:])]),
     ]
     return "\n\n".join(parts) + "\n"
 

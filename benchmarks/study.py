@@ -144,3 +144,9 @@ def made_on(runs: Sequence[Run]) -> str:
     used = runs[-1].made["versions"]
     tools = ", ".join(f"{name} {used[name]}" for name in ("edpct", "torch", "torchvision", "timm") if name in used)
     return f"{', '.join(machines)}; {days[0]}{f' to {days[-1]}' if len(days) > 1 else ''}; {tools}."
+
+
+def public(arguments: list[str]) -> list[str]:
+    """The arguments with DIR for folders, which are this machine's own."""
+    folders = ("--data", "--work", "--out")
+    return ["DIR" if before in folders else text for before, text in zip(["", *arguments], arguments, strict=False)]

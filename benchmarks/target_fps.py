@@ -29,6 +29,7 @@ from typing import Any, Literal
 
 import torch
 from peer_networks import SEED, SETTLING, Images, settle_statistics
+from study import public
 from torch import nn
 
 from edpct.bench.measure import bench
@@ -271,12 +272,6 @@ def write(rows: list[dict[str, Any]], asked: argparse.Namespace) -> None:
     text = page(rows, facts, asked.size)
     (asked.out / "target_fps.md").write_text(text, encoding="utf-8")
     print(text)
-
-
-def public(arguments: list[str]) -> list[str]:
-    """The arguments with DIR for folders, which are this machine's own."""
-    folders = ("--data", "--work", "--out")
-    return ["DIR" if before in folders else text for before, text in zip(["", *arguments], arguments, strict=False)]
 
 
 def page(rows: list[dict[str, Any]], facts: dict[str, Any], size: int) -> str:
