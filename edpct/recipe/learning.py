@@ -27,6 +27,8 @@ class OptimiseSettings(Section):
             delivered; 0: off. 0.999 suits a few thousand steps.
         dice: weight of the soft Dice loss beside cross-entropy.
         scale: range of the random zoom a crop is taken at.
+        area_power: images are drawn with chances in proportion to their area to this power, 0..1; 1: every pixel is
+            seen as often, 0: every image, so that a few large ones do not crowd out the others.
         jitter: brightness, contrast and saturation of a crop change by up to this share, 0..1.
         hue: its hue turns by up to this share of the circle, 0..0.5.
         balance: share of the crops, 0..1, that show a class drawn with equal chances; the others lie anywhere.
@@ -54,6 +56,7 @@ class OptimiseSettings(Section):
     ema: float = Field(0.0, ge=0, lt=1)
     dice: float = Field(0.5, ge=0)
     scale: tuple[float, float] = (0.5, 1.5)
+    area_power: float = Field(1.0, ge=0, le=1)
     jitter: float = Field(0.25, ge=0, le=1)
     hue: float = Field(0.0, ge=0, le=0.5)
     balance: float = Field(0.0, ge=0, le=1)

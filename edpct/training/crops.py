@@ -43,7 +43,7 @@ class CropDataset(TorchDataset):
         self.settings = settings
         self.seed = seed
         self.cache: dict[int, tuple[NDArray[np.uint8], NDArray[np.uint8]]] = {}
-        self.areas, shown = self._read_all(progress)
+        self.chances, shown = self._read_all(progress)
         self.places = _places(shown, dataset.task.num_classes)
         self.photometric = v2.ColorJitter(settings.jitter, settings.jitter, settings.jitter, settings.hue)
 
@@ -51,7 +51,7 @@ class CropDataset(TorchDataset):
         """Check every image before hours of training depend on it; keep what fits in memory.
 
         Returns:
-            Each image's share of all pixels, and what :func:`_shown_in_blocks` says of it.
+            The chance of each image to be drawn, and what :func:`_shown_in_blocks` says of it.
         """
         areas = np.zeros(len(self.samples))
         shown = []
@@ -65,7 +65,8 @@ class CropDataset(TorchDataset):
                 if room > 0:
                     self.cache[index] = (image, labels)
                 update(index + 1, "")
-        return areas / areas.sum(), shown
+        chances = areas**self.settings.area_power
+        return chances / chances.sum(), shown
 
     def __len__(self) -> int:
         return self.settings.steps * self.settings.batch
@@ -88,9 +89,9 @@ class CropDataset(TorchDataset):
         return torch.from_numpy(self.preprocessing.apply(np.ascontiguousarray(array))[0]), truth.long().contiguous()
 
     def _draw(self, rng: np.random.Generator) -> tuple[int, tuple[int, int] | None]:
-        """An image, by its area, and perhaps a pixel (row, column) of it that the crop must hold."""
+        """An image, by its chance, and perhaps a pixel (row, column) of it that the crop must hold."""
         if rng.random() >= self.settings.balance or not self.places:
-            return int(rng.choice(len(self.samples), p=self.areas)), None
+            return int(rng.choice(len(self.samples), p=self.chances)), None
         found = self.places[int(rng.integers(len(self.places)))]
         source, row, column = found[int(rng.integers(len(found)))]
         return int(source), (int(row), int(column))

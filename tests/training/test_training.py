@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -138,6 +139,20 @@ def test_a_share_of_the_crops_shows_each_class_with_equal_chances(tmp_path: Path
     }
     assert seen[0.0] < 0.2  # (40 + 64)^2 of 512^2 positions, at most
     assert 0.4 < seen[1.0] < 0.7  # half of the draws are of class 1
+
+
+@pytest.mark.parametrize(("power", "share"), [(1.0, 0.8), (0.5, 2 / 3), (0.0, 0.5)])
+def test_images_are_drawn_by_their_area_to_a_power(tmp_path: Path, power: float, share: float) -> None:
+    """Two images, one of four times the other's area; they are told apart by their only class."""
+    dataset = _colour_coded(tmp_path, 32, 32)
+    for name, label, side in (("small", 1, 128), ("large", 2, 256)):
+        labels = np.full((side, side), label, np.uint8)
+        Image.fromarray(_code(labels)).save(tmp_path / f"{name}.png")
+        Image.fromarray(labels).save(tmp_path / f"{name}-mask.png")
+    samples = tuple(Sample(tmp_path / f"{name}.png", tmp_path / f"{name}-mask.png") for name in ("small", "large"))
+    crops = _crops(replace(dataset, train=samples), area_power=power, steps=200)
+    large = sum(int(crops[index][1][32, 32]) == 2 for index in range(400)) / 400
+    assert abs(large - share) < 4 * math.sqrt(share * (1 - share) / 400)
 
 
 def test_zoom_and_all_eight_symmetries_occur(tmp_path: Path) -> None:
