@@ -11,7 +11,6 @@ also from a committed ablation.json; ``--table`` writes the page from what is th
 from __future__ import annotations
 
 import argparse
-import shutil
 import sys
 from collections.abc import Sequence
 from functools import lru_cache
@@ -19,7 +18,7 @@ from pathlib import Path
 
 import safetensors.torch
 import torch
-from study import Run, Study, by_seed, made_on, mean_and_spread, written
+from study import Run, Study, by_seed, made_on, mean_and_spread, train_once, written
 from torch import nn
 
 from edpct.bench.report.tables import markdown_table
@@ -33,10 +32,8 @@ from edpct.models.checkpoint import save_checkpoint
 from edpct.models.dpctnet import PRESETS, DPCTNet, DPCTNetConfig
 from edpct.models.foreign import Foreign
 from edpct.models.names import parse_model
-from edpct.progress import Silent
 from edpct.recipe import TeachSettings
 from edpct.task import Task
-from edpct.training.loop import Training
 from edpct.training.objective import SupervisedLearner, tap_widths
 
 SIZE = 512
@@ -128,24 +125,9 @@ def trained(variant: str, rate: float, seed: int, dataset: Dataset, asked: argpa
         model, task.ignore_index, task.num_classes, settings.dice, settings.auxiliary if ours else 0.0, taps
     )
     name = f"{variant}-{asked.preset}-{rate}-{seed}-{asked.steps}-{asked.batch}-{asked.crop}".replace(" ", "-")
-    folder = asked.work / name
-    folder.mkdir(parents=True, exist_ok=True)
-    history = Training(
-        learner, dataset, task, settings,
-        seed=seed, workspace=folder, fingerprint=name, progress=Silent(), title=variant,
-    ).run()  # fmt: skip
+    run = train_once(variant, rate, seed, learner, dataset, task, settings, asked.work / name)
     keep(model, task, asked.work / f"{name}.safetensors")
-    shutil.rmtree(folder)
-    last = history.measures[-1]
-    iou = {
-        each: 100 * value
-        for each, value in zip(task.names, last.iou, strict=True)
-        if value is not None
-    }  # fmt: skip
-    return Run(
-        variant, rate, seed, asked.steps, asked.batch, asked.crop,
-        miou=100 * last.miou, iou=iou, loss=last.loss, seconds=history.seconds,
-    )  # fmt: skip
+    return run
 
 
 def keep(model: nn.Module, task: Task, path: Path) -> None:

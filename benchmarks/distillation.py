@@ -13,14 +13,13 @@ the page from what is there.
 from __future__ import annotations
 
 import argparse
-import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from study import Run, Study, by_seed, made_on, mean_and_spread, written
+from study import Run, Study, by_seed, made_on, mean_and_spread, train_once, written
 
 from edpct.bench.report.tables import markdown_table
 from edpct.cli.screen import screen
@@ -33,7 +32,6 @@ from edpct.models.checkpoint import load_checkpoint, save_checkpoint
 from edpct.progress import Silent
 from edpct.pruning.prune import Budget, Pruner
 from edpct.recipe import DistilSettings, PruneSettings
-from edpct.training.loop import Training
 from edpct.training.validation import validate
 
 NONE, AKD = "no distillation", "AKD"
@@ -159,19 +157,7 @@ def trained(
     torch.manual_seed(seed)
     learner = DistilLearner(pupil.model, teacher.model, settings, task.ignore_index, task.num_classes)
     name = f"{way}-{value:g}-{rate}-{seed}-{asked.steps}-{asked.batch}-{asked.crop}".replace(" ", "-")
-    folder = asked.work / name
-    folder.mkdir(parents=True, exist_ok=True)
-    history = Training(
-        learner, dataset, task, settings,
-        seed=seed, workspace=folder, fingerprint=name, progress=Silent(), title=way,
-    ).run()  # fmt: skip
-    shutil.rmtree(folder)
-    last = history.measures[-1]
-    iou = {each: 100 * iou for each, iou in zip(task.names, last.iou, strict=True) if iou is not None}
-    return Run(
-        way, value, seed, asked.steps, asked.batch, asked.crop,
-        miou=100 * last.miou, iou=iou, loss=last.loss, seconds=history.seconds,
-    )  # fmt: skip
+    return train_once(way, value, seed, learner, dataset, task, settings, asked.work / name)
 
 
 def page(study: Study, student: Path, dataset: Dataset, asked: argparse.Namespace) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import shutil
 import statistics
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -13,7 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from edpct.bench.report.make import machine, versions
-from edpct.progress import Progress
+from edpct.data.samples import Dataset
+from edpct.progress import Progress, Silent
+from edpct.recipe import OptimiseSettings
+from edpct.task import Task
+from edpct.training.loop import Training
+from edpct.training.objective import Learner
 
 
 @dataclass(frozen=True)
@@ -113,6 +119,25 @@ class Study:
             for variant in variants:
                 found[variant].append(one(variant, found[variant][0].value, seed))
         return found
+
+
+def train_once(
+    variant: str, value: float, seed: int, learner: Learner, dataset: Dataset, task: Task, settings: OptimiseSettings,
+    folder: Path,
+) -> Run:  # fmt: skip
+    """Train a learner and measure it on val; an interrupted training goes on from what it left in the folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    history = Training(
+        learner, dataset, task, settings,
+        seed=seed, workspace=folder, fingerprint=folder.name, progress=Silent(), title=variant,
+    ).run()  # fmt: skip
+    shutil.rmtree(folder)
+    last = history.measures[-1]
+    iou = {name: 100 * share for name, share in zip(task.names, last.iou, strict=True) if share is not None}
+    return Run(
+        variant, value, seed, settings.steps, settings.batch, settings.crop,
+        miou=100 * last.miou, iou=iou, loss=last.loss, seconds=history.seconds,
+    )  # fmt: skip
 
 
 def by_seed(variant: str, runs: Iterable[Run]) -> list[Run]:

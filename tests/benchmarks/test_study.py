@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+import importlib
 import json
+import re
 import statistics
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
+from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 from study import Run, Study, by_seed, mean_and_spread, written
 
+from edpct.card import Card
+from edpct.data.layouts import open_dataset
+from edpct.models.checkpoint import save_checkpoint
+from edpct.models.dpctnet import dpctnet
 from edpct.progress import Silent
 
 VALUES = (0.1, 0.2, 0.4)
@@ -74,3 +83,76 @@ def test_mean_and_spread_are_those_of_the_statistics_module(tmp_path: Path) -> N
     assert mean_and_spread(runs) == (46.0, pytest.approx(statistics.stdev([50.0, 46.0, 42.0])))
     assert written(runs) == "46.00 ± 4.00"
     assert mean_and_spread(runs[:1]) == (50.0, 0.0)
+
+
+# ---- the two studies themselves, tiny
+
+
+@pytest.fixture(scope="module")
+def dubai(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Noise in the layout of the Dubai set: one tile to train on, one to validate on."""
+    root, rng = tmp_path_factory.mktemp("dubai"), np.random.default_rng(0)
+    colours = np.array([(0x3C, 0x10, 0x98), (0x84, 0x29, 0xF6), (0x6E, 0xC1, 0xE4), (0xE2, 0xA9, 0x29)], np.uint8)
+    for tile in (4, 2):
+        for kind in ("images", "masks"):
+            (root / f"Tile {tile}" / kind).mkdir(parents=True)
+        labels = rng.integers(0, len(colours), (12, 12)).repeat(8, 0).repeat(8, 1)
+        Image.fromarray(colours[labels] // 2).save(root / f"Tile {tile}/images/image_part_001.jpg")
+        Image.fromarray(colours[labels]).save(root / f"Tile {tile}/masks/image_part_001.png")
+    return root
+
+
+SMALL = ("--steps", "2", "--batch", "1", "--crop", "64", "--seeds", "2")
+
+
+def _study(name: str, monkeypatch: pytest.MonkeyPatch, **values: object) -> Callable[..., int]:
+    """The study's command line, with fewer values to try."""
+    module = importlib.import_module(name)
+    for key, value in values.items():
+        monkeypatch.setattr(module, key, value)
+
+    def run(*arguments: object) -> int:
+        monkeypatch.setattr("sys.argv", [f"{name}.py", *map(str, arguments), *SMALL])
+        code: int = module.main()
+        return code
+
+    return run
+
+
+def test_the_ablation_makes_its_page(dubai: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = ("DP-CTNet", "without FRM", "FPN-ResNet18")
+    ablation = _study("ablation", monkeypatch, RATES=(1e-3,))
+    arguments = ("--data", dubai, "--preset", "tiny", "--work", tmp_path / "work", "--out", tmp_path / "out")
+    assert ablation(*arguments, "--only", *names) == 0
+    runs = json.loads((tmp_path / "out/ablation.json").read_text())["runs"]
+    assert sorted((run["variant"], run["seed"]) for run in runs) == sorted((n, s) for n in names for s in (0, 1))
+    page = (tmp_path / "out/ablation.md").read_text()
+    for name in names:
+        scores = [run["miou"] for run in runs if run["variant"] == name]
+        assert f"{statistics.mean(scores):.2f} ± {statistics.stdev(scores):.2f}" in page
+    assert re.search(r"- FPN-ResNet18: [+-][\d.]+ points for the whole, (within|more than) the larger spread", page)
+    kept = sorted(path.name for path in (tmp_path / "work").iterdir())
+    assert len(kept) == len(runs) and all(name.endswith(".safetensors") for name in kept)
+    before = (tmp_path / "out/ablation.json").read_bytes()
+    assert ablation(*arguments, "--only", *names) == 0  # nothing is left to do
+    assert (tmp_path / "out/ablation.json").read_bytes() == before
+
+
+def test_the_distillation_makes_its_page(dubai: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    task = open_dataset(dubai).task.at_size(128, 128)
+    torch.manual_seed(0)
+    card = Card(network="DP-CTNet tiny", task=task, parameters=1, macs=1)
+    save_checkpoint(tmp_path / "teacher.pt", dpctnet("tiny", 5), card)
+    rivals = {"KL": (1.0, "kl"), "IFVD": (200.0, "ifvd")}
+    distillation = _study("distillation", monkeypatch, RATES=(1e-3,), FACTORS=(1.0,), RIVALS=rivals, BELOW={})
+    arguments = ("--data", dubai, "--teacher", tmp_path / "teacher.pt", "--macs", 0.5)
+    assert distillation(*arguments, "--work", tmp_path / "work", "--out", tmp_path / "out") == 0
+    runs = json.loads((tmp_path / "out/distillation.json").read_text())["runs"]
+    ways = ("no distillation", "AKD", "KL", "IFVD", "AKD and KL")
+    assert sorted((run["variant"], run["seed"]) for run in runs) == sorted((w, s) for w in ways for s in (0, 1))
+    assert len({run["miou"] for run in runs}) > 2, "every way came out alike"
+    page = (tmp_path / "out/distillation.md").read_text()
+    for way in ways:
+        scores = [run["miou"] for run in runs if run["variant"] == way]
+        assert f"{statistics.mean(scores):.2f} ± {statistics.stdev(scores):.2f}" in page
+    assert "- AKD against no distillation:" in page and "- AKD against the best rival," in page

@@ -24,11 +24,14 @@ def run(
 ) -> tuple[Path, str]:
     """The run folder of a compression that is asked for QAT afterwards, and what it said."""
     folder = Path(shutil.copytree(compressed_run, tmp_path_factory.mktemp("qat") / "run"))
-    home = compressed_run.parent
+    home, recipe = compressed_run.parent, folder.with_name("recipe.toml")
+    recipe.write_text(
+        (home / "recipe.toml").read_text() + 'runtimes = ["onnxruntime"]\n'
+    )  # [bench] is its last section
     done = subprocess.run(
         [
             sys.executable, "-m", "edpct", "compress", "--teacher", str(home / "teacher.pt"), "--out", str(folder),
-            "--recipe", str(home / "recipe.toml"), "--target", "none", "--qat", "--qat-steps", "2",
+            "--recipe", str(recipe), "--target", "none", "--qat", "--qat-steps", "2",
         ],
         env=cli_environment, capture_output=True, text=True, timeout=300, check=False,
     )  # fmt: skip
