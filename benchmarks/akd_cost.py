@@ -68,7 +68,7 @@ class Steps:
         torch.manual_seed(0)
         student, teacher, classes = networks(asked)
         self.device = torch.device(asked.device)
-        learner = DistilLearner(student, teacher.to(memory_format=torch.channels_last), WAYS[way], IGNORE, classes)
+        learner = DistilLearner(student, teacher, WAYS[way], IGNORE, classes)
         self.learner = learner.to(self.device, memory_format=torch.channels_last).train()
         self.optimiser = torch.optim.AdamW(self.learner.parameters(), lr=1e-4)
         images = torch.randn(asked.batch, 3, size, size, device=self.device)

@@ -43,7 +43,7 @@ class DistilLearner(Learner):
         super().__init__()
         self.model = student
         # In a tuple the teacher is no submodule: not trained, not saved, not synchronised.
-        self._teacher = (teacher.eval().requires_grad_(False),)
+        self._teacher = (teacher.eval().requires_grad_(False).to(memory_format=torch.channels_last),)
         self.settings = settings
         self.ignore_index = ignore_index
         self.num_classes = num_classes
