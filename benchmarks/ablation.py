@@ -1,11 +1,12 @@
 r"""DP-CTNet, whole and with parts left out, beside what a user would train instead, on real imagery.
 
-    python benchmarks/ablation.py --data DIR [--steps 600] [--seeds 3] [--only NAME ...] [--table]
+    python benchmarks/ablation.py --data DIR [--steps 400] [--seeds 3] [--only NAME ...] [--table]
 
 All train from scratch by edpct's own loop: the same crops (a seed decides them), the same augmentation, loss and
 schedule, as many steps. Each network gets the best of three learning rates, chosen on seed 0 and on val, for all alike;
 DP-CTNet has the auxiliary heads that belong to it. The weights of the last step count. Goes on where it was stopped,
-also from a committed ablation.json; ``--table`` writes the page from what is there.
+also from a committed ablation.json; ``--table`` writes the page from what is there. Start it twice with ``--threads 1``
+on two cores: the runs are shared out, and that is faster than one after the other with two threads.
 """
 
 from __future__ import annotations
@@ -13,12 +14,13 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
 import safetensors.torch
 import torch
-from study import Run, Study, by_seed, made_on, mean_and_spread, train_once, written
+from study import Key, Run, Study, by_seed, made_on, mean_and_spread, train_once, written
 from torch import nn
 
 from edpct.bench.report.tables import markdown_table
@@ -53,11 +55,26 @@ RIVALS = {
 }
 
 
+@dataclass(frozen=True)
+class Budget:
+    """What every variant gets: so many steps of so many crops of so many pixels a side; of DP-CTNet, which preset."""
+
+    preset: str
+    steps: int
+    batch: int
+    crop: int
+
+    def file(self, work: Path, variant: str, rate: float, seed: int) -> Path:
+        """Where the weights of a variant are kept."""
+        name = f"{variant}-{self.preset}-{rate}-{seed}-{self.steps}-{self.batch}-{self.crop}".replace(" ", "-")
+        return work / f"{name}.safetensors"
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--preset", default="small", choices=PRESETS)
-    parser.add_argument("--steps", type=int, default=600)
+    parser.add_argument("--steps", type=int, default=400)
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--crop", type=int, default=256)
     parser.add_argument("--seeds", type=int, default=3)
@@ -89,16 +106,14 @@ def names() -> list[str]:
 
 def compare(study: Study, dataset: Dataset, asked: argparse.Namespace) -> None:
     """Make the runs that are not there yet."""
+    budget = Budget(asked.preset, asked.steps, asked.batch, asked.crop)
+    wanted = [name for name in names() if not asked.only or name in asked.only]
 
-    def key(variant: str, rate: float, seed: int) -> tuple[str, float, int, int, int, int]:
-        return variant, rate, seed, asked.steps, asked.batch, asked.crop
+    def make(key: Key) -> Run:
+        variant, rate, seed, *_ = key
+        return trained(variant, rate, seed, dataset, budget, asked.work)
 
-    def make(variant: str, rate: float, seed: int) -> Run:
-        return trained(variant, rate, seed, dataset, asked)
-
-    study.tuned(
-        [name for name in names() if not asked.only or name in asked.only], lambda _: RATES, asked.seeds, make, key
-    )
+    study.tuned(wanted, lambda _: RATES, asked.seeds, (asked.steps, asked.batch, asked.crop), make)
 
 
 def network(variant: str, preset: str, task: Task) -> nn.Module:
@@ -111,22 +126,22 @@ def network(variant: str, preset: str, task: Task) -> nn.Module:
     )
 
 
-def trained(variant: str, rate: float, seed: int, dataset: Dataset, asked: argparse.Namespace) -> Run:
-    """Train one, from scratch, and measure it on val."""
+def trained(variant: str, rate: float, seed: int, dataset: Dataset, budget: Budget, work: Path) -> Run:
+    """Train one, from scratch, measure it on val, and keep its weights."""
     task = dataset.task.at_size(SIZE, SIZE)
     torch.manual_seed(seed)
-    model = network(variant, asked.preset, task)
+    model = network(variant, budget.preset, task)
     settings = TeachSettings(
-        steps=asked.steps, batch=asked.batch, crop=asked.crop, lr=rate, validate_every=0, save_every=100
+        steps=budget.steps, batch=budget.batch, crop=budget.crop, lr=rate, validate_every=0, save_every=100
     )
     ours = isinstance(model, DPCTNet)
     taps = tap_widths(model, tuple(tap for tap in model.TAPS if tap != "fused")) if ours else {}
     learner = SupervisedLearner(
         model, task.ignore_index, task.num_classes, settings.dice, settings.auxiliary if ours else 0.0, taps
     )
-    name = f"{variant}-{asked.preset}-{rate}-{seed}-{asked.steps}-{asked.batch}-{asked.crop}".replace(" ", "-")
-    run = train_once(variant, rate, seed, learner, dataset, task, settings, asked.work / name)
-    keep(model, task, asked.work / f"{name}.safetensors")
+    file = budget.file(work, variant, rate, seed)
+    run = train_once(variant, rate, seed, learner, dataset, task, settings, file.with_suffix(""))
+    keep(model, task, file)
     return run
 
 

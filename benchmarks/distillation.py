@@ -1,25 +1,25 @@
 r"""AKD beside no distillation and beside other losses, on real imagery: one pruned student, one budget of crops.
 
-    python benchmarks/distillation.py --data DIR --teacher T [--macs 0.125] [--steps 600] [--seeds 3] [--table]
+    python benchmarks/distillation.py --data DIR --teacher T [--macs 0.125] [--steps 400] [--seeds 3] [--table]
 
 The teacher is pruned once; every way trains that student on the same crops (a seed decides them) with cross-entropy,
 Dice, and one loss more. Each loss gets the best of three weights, a third, one and three times that of its authors
 (AKD: all three modes alike), chosen on seed 0 and on val, for all alike; no distillation gets the best of three
 learning rates instead, and the others have that one too. AKD's modes alone, and AKD with KL, are shown below the line:
 they are not searched over. Goes on where it was stopped, also from a committed distillation.json; ``--table`` writes
-the page from what is there.
+the page from what is there. Start it twice with ``--threads 1`` on two cores: the runs are shared out.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from study import Run, Study, by_seed, made_on, mean_and_spread, train_once, written
+from study import Key, Run, Study, by_seed, made_on, mean_and_spread, train_once, written
 
 from edpct.bench.report.tables import markdown_table
 from edpct.cli.screen import screen
@@ -70,14 +70,17 @@ def main() -> int:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--teacher", type=Path, required=True)
     parser.add_argument("--macs", type=float, default=0.125)
-    parser.add_argument("--steps", type=int, default=600)
+    parser.add_argument("--steps", type=int, default=400)
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--crop", type=int, default=256)
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--threads", type=int, default=0, help="of torch; 0: as many as there are cores")
     parser.add_argument("--table", action="store_true", help="write the page from the runs that are there")
     parser.add_argument("--work", type=Path, default=Path("runs/distillation"))
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/distillation"))
     asked = parser.parse_args()
+    if asked.threads:
+        torch.set_num_threads(asked.threads)
     try:
         dataset = open_dataset(asked.data, "dubai")
         asked.work.mkdir(parents=True, exist_ok=True)
@@ -126,20 +129,18 @@ def settings_of(way: str, weight: float) -> dict[str, Any]:
 
 def compare(study: Study, student: Path, dataset: Dataset, asked: argparse.Namespace) -> None:
     """Make the runs that are not there yet."""
+    budget = asked.steps, asked.batch, asked.crop
 
-    def key(way: str, value: float, seed: int) -> tuple[str, float, int, int, int, int]:
-        return way, value, seed, asked.steps, asked.batch, asked.crop
+    def make(rate: float | None) -> Callable[[Key], Run]:
+        def one(key: Key) -> Run:
+            way, value, seed, *_ = key
+            return trained(way, value, value if rate is None else rate, seed, student, dataset, asked)
 
-    def make(rate: float | None) -> Any:
-        return lambda way, value, seed: trained(
-            way, value, value if rate is None else rate, seed, student, dataset, asked
-        )
+        return one
 
-    alone = study.tuned([NONE], lambda _: RATES, asked.seeds, make(None), key)
-    rate = alone[NONE][0].value
-    found = study.tuned([AKD, *RIVALS], weights_of, asked.seeds, make(rate), key)
-    weight = found[AKD][0].value
-    study.tuned([*BELOW, BOTH], lambda _: [weight], asked.seeds, make(rate), key)
+    rate = study.tuned([NONE], lambda _: RATES, asked.seeds, budget, make(None))[NONE][0].value
+    weight = study.tuned([AKD, *RIVALS], weights_of, asked.seeds, budget, make(rate))[AKD][0].value
+    study.tuned([*BELOW, BOTH], lambda _: [weight], asked.seeds, budget, make(rate))
 
 
 def trained(

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import json
 import shutil
 import statistics
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import date
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from edpct.bench.report.make import machine, versions
 from edpct.data.samples import Dataset
@@ -20,6 +22,11 @@ from edpct.recipe import OptimiseSettings
 from edpct.task import Task
 from edpct.training.loop import Training
 from edpct.training.objective import Learner
+
+Key: TypeAlias = tuple[str, float, int, int, int, int]
+"""Variant, value, seed, steps, batch, crop."""
+
+PAUSE = 5.0  # seconds between two looks at what the other processes have done
 
 
 @dataclass(frozen=True)
@@ -45,7 +52,7 @@ class Run:
     made: dict[str, Any] = field(default_factory=dict)
 
     @property
-    def key(self) -> tuple[str, float, int, int, int, int]:
+    def key(self) -> Key:
         return self.variant, self.value, self.seed, self.steps, self.batch, self.crop
 
 
@@ -60,20 +67,55 @@ class Study:
         self.path, self.progress = path, progress
         self.runs = self._read()
 
-    def once(self, key: tuple[str, float, int, int, int, int], make: Callable[[], Run]) -> Run:
-        """The run of a key: read, or made and written."""
-        for run in self._read():
-            if run.key == key:
-                return run
+    def all(self, keys: Sequence[Key], make: Callable[[Key], Run]) -> dict[Key, Run]:
+        """The runs of these keys: read, or made and written.
+
+        As many processes as there are cores may do this at once: each takes what no other is at, and all wait for the
+        last one. What a process that died was at is taken anew.
+        """
+        while True:
+            known = self._known()
+            left = [key for key in keys if key not in known]
+            if not left:
+                return {key: known[key] for key in keys}
+            if not sum([self._taken(key, make) for key in left]):
+                time.sleep(PAUSE)  # other processes are at what is left
+
+    def _taken(self, key: Key, make: Callable[[Key], Run]) -> bool:
+        """Make a run, unless another process is at it."""
+        with self._claim(key) as mine:
+            if mine and key not in self._known():
+                self._make(key, make)
+        return mine
+
+    def _make(self, key: Key, make: Callable[[Key], Run]) -> None:
         began = time.monotonic()
-        run = make()
+        run = make(key)
         made = {"machine": machine()["machine"], "versions": versions(), "date": date.today().isoformat()}
         run = Run(**{**asdict(run), "seconds": time.monotonic() - began, "made": made})
         self._add(run)
         self.progress.say(
             f"{run.variant}, {run.value:g}, seed {run.seed}: {run.miou:.2f} points in {run.seconds:.0f} s"
         )
-        return run
+
+    @contextmanager
+    def _claim(self, key: Key) -> Iterator[bool]:
+        """Whether this process may make the run; the system lets go of the claim of one that dies."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        digest = hashlib.sha256(repr(key).encode()).hexdigest()[:16]
+        with self.path.with_name(f".{digest}.lock").open("w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                yield False
+                return
+            try:
+                yield True
+            finally:
+                Path(file.name).unlink(missing_ok=True)
+
+    def _known(self) -> dict[Key, Run]:
+        return {run.key: run for run in self._read()}
 
     def _read(self) -> list[Run]:
         if not self.path.exists():
@@ -95,30 +137,29 @@ class Study:
         variants: Sequence[str],
         values: Callable[[str], Sequence[float]],
         seeds: int,
-        make: Callable[[str, float, int], Run],
-        key: Callable[[str, float, int], tuple[str, float, int, int, int, int]],
+        budget: tuple[int, int, int],
+        make: Callable[[Key], Run],
     ) -> dict[str, list[Run]]:
         """Every variant at each of its values on the first seed, then at the best of these on the others.
 
-        In turns, so that a study which is stopped has as much of each.
+        Args:
+            budget: steps, batch and crop, the same for all.
         """
-
-        def one(variant: str, value: float, seed: int) -> Run:
-            return self.once(key(variant, value, seed), lambda: make(variant, value, seed))
-
-        most = max(len(values(variant)) for variant in variants)
-        for place in range(most):
-            for variant in variants:
-                if place < len(values(variant)):
-                    one(variant, values(variant)[place], 0)
-        found = {}
+        tries = {variant: values(variant) for variant in variants}
+        turns = range(max(map(len, tries.values())))  # in turns, so that a study which is stopped has as much of each
+        first = [
+            (name, tries[name][turn], 0, *budget) for turn in turns for name in variants if turn < len(tries[name])
+        ]
+        tried = self.all(first, make)
+        best = {}
         for variant in variants:
-            tried = [one(variant, value, 0) for value in values(variant)]
-            found[variant] = [max(tried, key=lambda run: run.miou)]
-        for seed in range(1, seeds):
-            for variant in variants:
-                found[variant].append(one(variant, found[variant][0].value, seed))
-        return found
+            mine = [run for key, run in tried.items() if key[0] == variant]
+            best[variant] = max(mine, key=lambda run: run.miou)
+        others = [(variant, best[variant].value, seed, *budget) for seed in range(1, seeds) for variant in variants]
+        more = self.all(others, make)
+        return {
+            variant: [best[variant], *(run for key, run in more.items() if key[0] == variant)] for variant in variants
+        }
 
 
 def train_once(

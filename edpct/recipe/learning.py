@@ -29,8 +29,11 @@ class OptimiseSettings(Section):
         scale: range of the random zoom a crop is taken at.
         area_power: images are drawn with chances in proportion to their area to this power, 0..1; 1: every pixel is
             seen as often, 0: every image, so that a few large ones do not crowd out the others.
-        jitter: brightness, contrast and saturation of a crop change by up to this share, 0..1.
+        jitter: brightness and contrast of a crop change by up to this share, 0..1.
+        saturation: so does its saturation.
         hue: its hue turns by up to this share of the circle, 0..0.5.
+        grayscale: share of the crops, 0..1, that lose their colour. Ground that was not seen in training has other
+            colours: what is known by texture and shape is known there, too.
         balance: share of the crops, 0..1, that show a class drawn with equal chances; the others lie anywhere.
         hold_statistics: share of the steps, 0..1, at whose end batch normalisation uses its running statistics, and
             leaves them as they are: the network then learns with what it will be used with.
@@ -58,7 +61,9 @@ class OptimiseSettings(Section):
     scale: tuple[float, float] = (0.5, 1.5)
     area_power: float = Field(1.0, ge=0, le=1)
     jitter: float = Field(0.25, ge=0, le=1)
-    hue: float = Field(0.0, ge=0, le=0.5)
+    saturation: float = Field(0.5, ge=0, le=1)
+    hue: float = Field(0.1, ge=0, le=0.5)
+    grayscale: float = Field(0.3, ge=0, le=1)
     balance: float = Field(0.0, ge=0, le=1)
     hold_statistics: float = Field(0.3, ge=0, le=1)
     precision: Precision = "auto"

@@ -25,8 +25,8 @@ class CropDataset(TorchDataset):
     """Augmented crops of a dataset's train split.
 
     Item ``i`` is (image (3, crop, crop) float32 normalised, labels (crop, crop) int64). Random position and zoom, the
-    eight symmetries of the square (aerial views have no up), brightness, contrast, saturation and hue. A share
-    ``settings.balance`` of the crops holds a place of a class drawn with equal chances, so that rare classes are seen.
+    eight symmetries of the square (aerial views have no up), brightness, contrast, saturation, hue, colour or none. A
+    share ``settings.balance`` of the crops holds a place of a class drawn with equal chances: rare classes are seen.
     """
 
     def __init__(
@@ -45,7 +45,10 @@ class CropDataset(TorchDataset):
         self.cache: dict[int, tuple[NDArray[np.uint8], NDArray[np.uint8]]] = {}
         self.chances, shown = self._read_all(progress)
         self.places = _places(shown, dataset.task.num_classes)
-        self.photometric = v2.ColorJitter(settings.jitter, settings.jitter, settings.jitter, settings.hue)
+        self.photometric = v2.Compose([
+            v2.ColorJitter(settings.jitter, settings.jitter, settings.saturation, settings.hue),
+            v2.RandomGrayscale(settings.grayscale),
+        ])  # fmt: skip
 
     def _read_all(self, progress: Progress) -> tuple[NDArray[np.float64], list[NDArray[np.bool_]]]:
         """Check every image before hours of training depend on it; keep what fits in memory.

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import importlib
 import json
+import multiprocessing
+import os
 import re
+import signal
 import statistics
 import sys
+import time
 from collections.abc import Callable
+from multiprocessing.synchronize import Barrier
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +21,7 @@ import torch
 from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
-from study import Run, Study, by_seed, mean_and_spread, written
+from study import Key, Run, Study, by_seed, mean_and_spread, written
 
 from edpct.card import Card
 from edpct.data.layouts import open_dataset
@@ -25,47 +30,42 @@ from edpct.models.dpctnet import dpctnet
 from edpct.progress import Silent
 
 VALUES = (0.1, 0.2, 0.4)
-Key = tuple[str, float, int, int, int, int]
+BUDGET = (400, 8, 256)
 # mIoU by variant, value and seed: the best value on seed 0 is 0.2 for "a" and 0.4 for "b".
 SCORES = {"a": {0.1: 40.0, 0.2: 50.0, 0.4: 45.0}, "b": {0.1: 10.0, 0.2: 20.0, 0.4: 30.0}}
 
 
-def _key(variant: str, value: float, seed: int) -> Key:
-    return variant, value, seed, 400, 8, 256
+def _made(key: Key) -> Run:
+    variant, value, seed, *_ = key
+    miou = SCORES[variant][value] - 4 * seed
+    return Run(*key, miou=miou, iou={"road": miou}, loss=1.0, seconds=0.0)
 
 
-def _maker(made: list[tuple[str, float, int]]) -> Callable[[str, float, int], Run]:
-    def make(variant: str, value: float, seed: int) -> Run:
-        made.append((variant, value, seed))
-        miou = SCORES[variant][value] - 4 * seed
-        return Run(*_key(variant, value, seed), miou=miou, iou={"road": miou}, loss=1.0, seconds=0.0)
-
-    return make
-
-
-def _tuned(path: Path, made: list[tuple[str, float, int]], stop_after: int = 1000) -> dict[str, list[Run]]:
-    make = _maker(made)
-
-    def stopping(variant: str, value: float, seed: int) -> Run:
+def _tuned(path: Path, made: list[Key], stop_after: int = 1000) -> dict[str, list[Run]]:
+    def make(key: Key) -> Run:
         if len(made) == stop_after:
             raise KeyboardInterrupt
-        return make(variant, value, seed)
+        made.append(key)
+        return _made(key)
 
-    return Study(path, Silent()).tuned(["a", "b"], lambda _: VALUES, 3, stopping, _key)
+    return Study(path, Silent()).tuned(["a", "b"], lambda _: VALUES, 3, BUDGET, make)
 
 
 def test_each_variant_is_tuned_on_the_first_seed_and_repeated_at_its_best(tmp_path: Path) -> None:
-    made: list[tuple[str, float, int]] = []
+    made: list[Key] = []
     found = _tuned(tmp_path / "study.json", made)
     assert [(run.value, run.seed) for run in found["a"]] == [(0.2, 0), (0.2, 1), (0.2, 2)]
     assert [run.miou for run in found["b"]] == [30.0, 26.0, 22.0]
     assert len(made) == len(set(made)) == 2 * (3 + 2)
-    assert made[:2] == [("a", 0.1, 0), ("b", 0.1, 0)]  # in turns: stopped early, it has as much of each
+    assert [key[:3] for key in made[:2]] == [
+        ("a", 0.1, 0),
+        ("b", 0.1, 0),
+    ]  # in turns
 
 
 @pytest.mark.parametrize("stop_after", [1, 5, 9])
 def test_a_stopped_study_goes_on_without_making_a_run_twice(tmp_path: Path, stop_after: int) -> None:
-    path, made, rest = tmp_path / "study.json", list[tuple[str, float, int]](), list[tuple[str, float, int]]()
+    path, made, rest = tmp_path / "study.json", list[Key](), list[Key]()
     with pytest.raises(KeyboardInterrupt):
         _tuned(path, made, stop_after)
     assert len(json.loads(path.read_text())["runs"]) == stop_after
@@ -76,6 +76,49 @@ def test_a_stopped_study_goes_on_without_making_a_run_twice(tmp_path: Path, stop
         "b": [30.0, 26.0, 22.0],
     }
     assert by_seed("a", Study(path, Silent()).runs) == found["a"]
+
+
+def _work(path: Path, log: Path, start: Barrier) -> None:
+    def make(key: Key) -> Run:
+        with log.open("a") as file:
+            file.write(f"{os.getpid()} {key[0]} {key[1]} {key[2]}\n")
+        time.sleep(0.05)
+        return _made(key)
+
+    start.wait()
+    Study(path, Silent()).tuned(["a", "b"], lambda _: VALUES, 3, BUDGET, make)
+
+
+def test_two_processes_share_the_runs_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("study.PAUSE", 0.01)
+    context = multiprocessing.get_context("fork")
+    path, log, start = tmp_path / "study.json", tmp_path / "log", context.Barrier(2)
+    workers = [context.Process(target=_work, args=(path, log, start)) for _ in range(2)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join(60)
+    assert [worker.exitcode for worker in workers] == [0, 0]
+    lines = [line.split(" ", 1) for line in log.read_text().splitlines()]
+    assert len({who for who, _ in lines}) == 2
+    assert len(lines) == len({what for _, what in lines}) == len(Study(path, Silent()).runs) == 10
+    assert list(tmp_path.glob(".*.lock")) == []
+
+
+def test_what_a_process_that_died_was_at_is_taken_anew(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("fork")
+    path = tmp_path / "study.json"
+
+    def die(key: Key) -> Run:
+        os.kill(os.getpid(), signal.SIGKILL)
+        return _made(key)
+
+    key = ("a", 0.2, 0, *BUDGET)
+    worker = context.Process(target=lambda: Study(path, Silent()).all([key], die))
+    worker.start()
+    worker.join(60)
+    assert worker.exitcode == -signal.SIGKILL and not path.exists()
+    assert Study(path, Silent()).all([key], _made)[key].miou == 50.0
 
 
 def test_mean_and_spread_are_those_of_the_statistics_module(tmp_path: Path) -> None:
