@@ -36,7 +36,7 @@ from edpct.models.foreign import Foreign
 from edpct.models.names import parse_model
 from edpct.recipe import TeachSettings
 from edpct.task import Task
-from edpct.training.objective import SupervisedLearner, tap_widths
+from edpct.training.teach import learner_of
 
 SIZE = 512
 RATES = (5e-4, 1e-3, 2e-3)
@@ -134,13 +134,10 @@ def trained(variant: str, rate: float, seed: int, dataset: Dataset, budget: Budg
     settings = TeachSettings(
         steps=budget.steps, batch=budget.batch, crop=budget.crop, lr=rate, validate_every=0, save_every=100
     )
-    ours = isinstance(model, DPCTNet)
-    taps = tap_widths(model, tuple(tap for tap in model.TAPS if tap != "fused")) if ours else {}
-    learner = SupervisedLearner(
-        model, task.ignore_index, task.num_classes, settings.dice, settings.auxiliary if ours else 0.0, taps
-    )
     file = budget.file(work, variant, rate, seed)
-    run = train_once(variant, rate, seed, learner, dataset, task, settings, file.with_suffix(""))
+    run = train_once(
+        variant, rate, seed, learner_of(model, task, settings), dataset, task, settings, file.with_suffix("")
+    )
     keep(model, task, file)
     return run
 

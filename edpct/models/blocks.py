@@ -9,6 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torchvision.ops import stochastic_depth
 
 
 class ConvBNReLU(nn.Sequential):
@@ -91,7 +92,11 @@ class Attention(HeadedAttention):
 
 
 class TransformerBlock(nn.Module):
-    """Pre-norm transformer block (attention, then MLP) over tokens (B, N, C)."""
+    """Pre-norm transformer block (attention, then MLP) over tokens (B, N, C).
+
+    Attributes:
+        drop: chance, while training, that a sample skips attention or MLP (stochastic depth, Huang et al. 2016).
+    """
 
     def __init__(self, width: int, heads: int, reduction: int, mlp_ratio: int) -> None:
         super().__init__()
@@ -100,10 +105,14 @@ class TransformerBlock(nn.Module):
         self.norm2 = nn.LayerNorm(width)
         self.fc1 = nn.Linear(width, mlp_ratio * width)
         self.fc2 = nn.Linear(mlp_ratio * width, width)
+        self.drop = 0.0
 
     def forward(self, tokens: Tensor, height: int, width: int) -> Tensor:
-        tokens = tokens + self.attention(self.norm1(tokens), height, width)
-        return tokens + self.fc2(F.gelu(self.fc1(self.norm2(tokens))))
+        tokens = tokens + self._perhaps(self.attention(self.norm1(tokens), height, width))
+        return tokens + self._perhaps(self.fc2(F.gelu(self.fc1(self.norm2(tokens)))))
+
+    def _perhaps(self, change: Tensor) -> Tensor:
+        return stochastic_depth(change, self.drop, "row", self.training)
 
 
 class TransformerStage(nn.Module):
@@ -141,6 +150,20 @@ class ChannelGate(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         pooled = x.mean(dim=(2, 3), keepdim=True)
         return x * torch.sigmoid(self.excite(F.relu(self.squeeze(pooled))))
+
+
+class ChannelScale(nn.Conv2d):
+    """A learnt factor for each channel of (B, C, H, W) (LayerScale, Touvron et al. 2021).
+
+    A depthwise 1x1 convolution, which pruning and quantisation know.
+
+    Args:
+        start: the factors at first.
+    """
+
+    def __init__(self, width: int, start: float) -> None:
+        super().__init__(width, width, 1, groups=width, bias=False)
+        nn.init.constant_(self.weight, start)
 
 
 def upsample(x: Tensor, factor: int) -> Tensor:

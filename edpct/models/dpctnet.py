@@ -24,8 +24,17 @@ from torch import Tensor, nn
 from typing_extensions import Self
 
 from edpct.models.backbone import BackbonePath
-from edpct.models.blocks import ChannelGate, ConvBNReLU, ResidualBlock, TransformerStage, upsample
+from edpct.models.blocks import (
+    ChannelGate,
+    ChannelScale,
+    ConvBNReLU,
+    ResidualBlock,
+    TransformerBlock,
+    TransformerStage,
+    upsample,
+)
 
+CONTEXT = 0.1  # what the transformer's map is scaled by at first: the CNN path leads until the context helps
 Part = Literal["cnn", "transformer", "refinement", "fusion"]
 
 
@@ -107,11 +116,24 @@ class FeatureRefinement(AddedScales):
         return merged + self.gate(self.local(merged))
 
 
-class FeatureFusion(nn.Module):
-    """FFM: a gate per position and channel chooses between local (CNN) and global (transformer) features.
+class Fusion(nn.Module):
+    """Two maps (B, C, H/8, W/8), local (CNN) and context (transformer), to one of the same shape.
 
-    Two maps (B, C, H/8, W/8) to one of the same shape.
+    Attributes:
+        drop: share of the samples that, while training, have the local map alone; half as many have the context alone.
+            On little data the two paths otherwise explain the training ground together, and fail together elsewhere.
     """
+
+    drop: float = 0.0
+
+    def alone(self, local: Tensor) -> tuple[Tensor, Tensor]:
+        """Which samples have the local map alone, and which the context: bool, (B, 1, 1, 1)."""
+        lot = torch.rand(len(local), 1, 1, 1, device=local.device)
+        return lot < self.drop, (lot >= self.drop) & (lot < 1.5 * self.drop)
+
+
+class FeatureFusion(Fusion):
+    """FFM: a gate per position and channel chooses between local and global features."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -121,14 +143,20 @@ class FeatureFusion(nn.Module):
 
     def forward(self, local: Tensor, context: Tensor) -> Tensor:
         share = torch.sigmoid(self.choose(torch.cat((local, context), dim=1)))
+        if self.training and self.drop:
+            only_local, only_context = self.alone(local)
+            share = share.masked_fill(only_local, 1.0).masked_fill(only_context, 0.0)
         fused = context + share * (local - context)
         return fused + self.gate(self.mix(fused))
 
 
-class AddedPaths(nn.Module):
+class AddedPaths(Fusion):
     """What stands in for the FFM where it is left out."""
 
     def forward(self, local: Tensor, context: Tensor) -> Tensor:
+        if self.training and self.drop:
+            only_local, only_context = self.alone(local)
+            return local.masked_fill(only_context, 0.0) + context.masked_fill(only_local, 0.0)
         return local + context
 
 
@@ -148,7 +176,7 @@ class DPCTNet(nn.Module):
     PATHS: ClassVar[Mapping[str, str]] = {
         "stem": "CNN", "cnn4": "CNN", "cnn8": "CNN", "backbone": "CNN",
         "enter": "transformer", "transformer16": "transformer", "transformer32": "transformer",
-        "refinement": "refinement", "fusion": "fusion",
+        "refinement": "refinement", "scale": "fusion", "fusion": "fusion",
         "lateral": "decoder", "decoder": "decoder", "classifier": "decoder",
     }  # fmt: skip
 
@@ -174,10 +202,24 @@ class DPCTNet(nn.Module):
             refinement = AddedScales if "refinement" in config.without else FeatureRefinement
             self.refinement = refinement(t16, t32, coarse)
         if not {"cnn", "transformer"} & set(config.without):
+            self.scale = ChannelScale(coarse, CONTEXT)
             self.fusion = AddedPaths() if "fusion" in config.without else FeatureFusion(coarse)
         self.lateral = nn.Conv2d(coarse, fine, 1)
         self.decoder = ConvBNReLU(fine, fine)
         self.classifier = nn.Conv2d(fine, config.num_classes, 1)
+
+    def drop(self, paths: float, blocks: float) -> None:
+        """Leave parts out at random while training: of the fusion's two maps, and of the transformer's blocks.
+
+        Args:
+            paths: see :class:`Fusion`, 0..2/3.
+            blocks: see :class:`edpct.models.blocks.TransformerBlock`, 0..1.
+        """
+        for module in self.modules():
+            if isinstance(module, Fusion):
+                module.drop = paths
+            elif isinstance(module, TransformerBlock):
+                module.drop = blocks
 
     def features(self, image: Tensor) -> dict[str, Tensor]:
         """The maps of :attr:`TAPS`, each (B, C, H / s, W / s), and the decoder's with s = 4."""
@@ -193,8 +235,10 @@ class DPCTNet(nn.Module):
         if "transformer" in self.TAPS:
             fine = self.transformer16(self.enter(entry))
             found["transformer"] = self.refinement(fine, self.transformer32(fine))
-            context = upsample(found["transformer"], 2)
-            found["fused"] = self.fusion(found["cnn"], context) if "cnn" in self.TAPS else context
+            if "cnn" in self.TAPS:
+                found["fused"] = self.fusion(found["cnn"], upsample(self.scale(found["transformer"]), 2))
+            else:
+                found["fused"] = upsample(found["transformer"], 2)
         else:
             found["fused"] = found["cnn"]
         found["decoder"] = self.decoder(upsample(self.lateral(found["fused"]), 2) + skip)

@@ -96,10 +96,15 @@ class TeachSettings(OptimiseSettings):
     Attributes:
         boundary: weight of the boundary loss (Bokhovkin and Burnaev 2019) beside cross-entropy and Dice.
         auxiliary: weight of the heads that ask each path to classify by itself; they exist only while training.
+        drop_paths: share of the crops, 0..0.6, for which DP-CTNet fuses nothing and goes on with its CNN path alone;
+            half as many go on with the transformer path alone.
+        drop_blocks: chance, 0..0.9, that a crop skips an attention or an MLP (stochastic depth).
     """
 
     boundary: float = Field(0.0, ge=0)
     auxiliary: float = Field(0.4, ge=0)
+    drop_paths: float = Field(0.4, ge=0, le=0.6)
+    drop_blocks: float = Field(0.2, ge=0, le=0.9)
 
 
 class RecoverySettings(OptimiseSettings):

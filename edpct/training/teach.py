@@ -8,16 +8,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from edpct.card import Card, DataSource
 from edpct.data.samples import Dataset
 from edpct.errors import EdpctError, RunError
 from edpct.models.architecture import count_macs, count_parameters
 from edpct.models.checkpoint import load_checkpoint, save_checkpoint
-from edpct.models.dpctnet import dpctnet
+from edpct.models.dpctnet import DPCTNet, dpctnet
 from edpct.models.pretrained import load_backbone, normalisation
 from edpct.progress import Progress
-from edpct.recipe import TrainRecipe
+from edpct.recipe import TeachSettings, TrainRecipe
 from edpct.task import Task
 from edpct.training.loop import Training
 from edpct.training.objective import SupervisedLearner, tap_widths
@@ -63,12 +64,8 @@ def teach(recipe: TrainRecipe, dataset: Dataset, out: Path, size: tuple[int, int
     if recipe.backbone_weights is not None:
         load_backbone(model, recipe.backbone_weights)
     settings = recipe.train
-    taps = tap_widths(model, ("cnn", "transformer")) if settings.auxiliary > 0 else {}
-    learner = SupervisedLearner(
-        model, task.ignore_index, task.num_classes, settings.dice, settings.auxiliary, taps, settings.boundary
-    )
     history = Training(
-        learner, dataset, task, settings,
+        learner_of(model, task, settings), dataset, task, settings,
         seed=recipe.seed, workspace=out, fingerprint=fingerprint, progress=progress, title=f"Training {recipe.preset}",
     ).run()  # fmt: skip
     card = Card(
@@ -84,6 +81,18 @@ def teach(recipe: TrainRecipe, dataset: Dataset, out: Path, size: tuple[int, int
         save_checkpoint(out / TEACHER_FILE, model, card)
         (out / RESUME_FILE).unlink(missing_ok=True)
     return TaughtTeacher(out / TEACHER_FILE, card, history)
+
+
+def learner_of(model: nn.Module, task: Task, settings: TeachSettings) -> SupervisedLearner:
+    """What trains a network on labels: a DP-CTNet with auxiliary heads, its parts left out at random."""
+    taps: dict[str, int] = {}
+    if isinstance(model, DPCTNet):
+        model.drop(settings.drop_paths, settings.drop_blocks)
+        if settings.auxiliary > 0:
+            taps = tap_widths(model, tuple(tap for tap in model.TAPS if tap != "fused"))
+    return SupervisedLearner(
+        model, task.ignore_index, task.num_classes, settings.dice, settings.auxiliary, taps, settings.boundary
+    )
 
 
 def _task(recipe: TrainRecipe, dataset: Dataset, size: tuple[int, int]) -> Task:

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from edpct.errors import CheckpointError
 from edpct.models.architecture import Architecture, build_network, count_macs, count_parameters, rebuild
-from edpct.models.blocks import Attention, to_map, to_tokens, upsample
-from edpct.models.dpctnet import PRESETS, DPCTNet, DPCTNetConfig, dpctnet
+from edpct.models.blocks import Attention, TransformerBlock, to_map, to_tokens, upsample
+from edpct.models.dpctnet import PRESETS, AddedPaths, DPCTNet, DPCTNetConfig, FeatureFusion, Fusion, dpctnet
 
 CNN_PATH, TRANSFORMER_PATH = ("cnn8",), ("enter", "transformer16", "transformer32", "refinement")
 
@@ -111,8 +111,8 @@ def _config(**changes: object) -> DPCTNetConfig:
 @pytest.mark.parametrize(
     ("part", "gone", "taps"),
     [
-        ("cnn", ("cnn4", "cnn8", "fusion"), ("transformer", "fused")),
-        ("transformer", ("enter", "transformer16", "transformer32", "refinement", "fusion"), ("cnn", "fused")),
+        ("cnn", ("cnn4", "cnn8", "scale", "fusion"), ("transformer", "fused")),
+        ("transformer", ("enter", "transformer16", "transformer32", "refinement", "scale", "fusion"), ("cnn", "fused")),
         ("refinement", ("refinement.local", "refinement.gate"), DPCTNet.TAPS),
         ("fusion", ("fusion.choose", "fusion.mix", "fusion.gate"), DPCTNet.TAPS),
     ],
@@ -136,7 +136,55 @@ def test_a_part_that_is_left_out_is_gone_and_the_rest_stays(
 def test_without_frm_and_ffm_scales_and_paths_are_added() -> None:
     model = DPCTNet(_config(without=("refinement", "fusion"))).eval()
     found = model.features(_image(64, 64))
-    torch.testing.assert_close(found["fused"], found["cnn"] + upsample(found["transformer"], 2))
+    context = found["transformer"] * model.scale.weight.view(1, -1, 1, 1)
+    torch.testing.assert_close(found["fused"], found["cnn"] + upsample(context, 2))
+
+
+# ---- what is left out at random while training
+
+
+@pytest.mark.parametrize("fusion", [FeatureFusion(4), AddedPaths()], ids=["FFM", "added"])
+def test_some_samples_have_one_path_alone(fusion: Fusion) -> None:
+    """Of 3,000 samples 0.4 have the CNN's map alone and 0.2 the transformer's: three standard deviations are 0.027."""
+    torch.manual_seed(0)
+    fusion.drop = 0.4
+    local, context = torch.full((3000, 4, 1, 1), 2.0), torch.full((3000, 4, 1, 1), 5.0)
+    if isinstance(fusion, FeatureFusion):
+        _nothing_added(fusion)
+    fused = fusion.train()(local, context)[:, 0, 0, 0]
+    shares = [float((fused - value).abs().lt(1e-5).float().mean()) for value in (2.0, 5.0)]
+    assert shares == pytest.approx([0.4, 0.2], abs=0.027)
+    assert torch.equal(fusion.eval()(local, context), fusion(local, context))
+
+
+def _nothing_added(fusion: FeatureFusion) -> None:
+    """Leave what the gate chooses as it is."""
+    for parameter in fusion.mix.parameters():
+        nn.init.zeros_(parameter)
+
+
+def test_blocks_are_skipped_while_training_and_never_in_use(tiny: DPCTNet) -> None:
+    block = TransformerBlock(8, 2, 1, 2)
+    block.drop = 0.5
+    tokens = torch.randn(2000, 4, 8, generator=torch.Generator().manual_seed(0))
+    torch.manual_seed(0)
+    untouched = (block.train()(tokens, 2, 2) == tokens).all(dim=(1, 2)).float().mean()
+    assert float(untouched) == pytest.approx(0.25, abs=0.03)  # neither attention nor MLP
+    torch.testing.assert_close(block.eval()(tokens, 2, 2), block(tokens, 2, 2), rtol=0, atol=0)
+
+
+def test_a_network_drops_what_it_is_told_to_and_forgets_it_in_a_checkpoint() -> None:
+    model = dpctnet("tiny", 5)
+    model.drop(0.4, 0.2)
+    assert model.fusion.drop == 0.4 and {m.drop for m in model.modules() if isinstance(m, TransformerBlock)} == {0.2}
+    again = rebuild(Architecture.of(model), model.state_dict())
+    assert again.fusion.drop == 0.0
+
+
+def test_at_first_the_cnn_path_leads() -> None:
+    torch.manual_seed(0)
+    model = dpctnet("tiny", 5).eval()
+    assert torch.equal(model.scale.weight, torch.full((64, 1, 1, 1), 0.1))
 
 
 @pytest.mark.parametrize(
