@@ -24,7 +24,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("card",),
     ("recipe",),
     ("task",),
-    ("errors", "progress"),
+    ("errors", "progress", "weights"),
 )
 LAYER_OF = {part: depth for depth, parts in enumerate(LAYERS) for part in parts}
 
@@ -34,7 +34,7 @@ HEAVY = {
     "torchvision",
 }  # fmt: skip
 # What a drone imports, as paths inside the package; the torch session is the workstation's.
-LIGHT = ("data/", "runtimes/", "bench/", "cli/", "recipe/",
+LIGHT = ("data/", "runtimes/", "bench/", "cli/", "recipe/", "weights/",
          "task.py", "card.py", "errors.py", "progress.py",
          "run/folder.py", "run/plan.py", "run/__init__.py", "__init__.py")  # fmt: skip
 NOT_LIGHT = ("runtimes/torch_network.py",)

@@ -17,9 +17,7 @@ if TYPE_CHECKING:
 
 
 def bench_command(
-    engine: list[Path] = typer.Option(
-        ..., "--engine", help="Engine file (.onnx, .plan, .pt, .safetensors); repeat for more."
-    ),
+    engine: o.Engines,
     data: Path = typer.Option(
         None, "--data", help="Dataset folder for mIoU; where the engine's data lay if not given."
     ),

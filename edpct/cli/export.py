@@ -10,7 +10,7 @@ from edpct.cli import options as o
 
 
 def export_command(
-    checkpoint: Path = typer.Option(..., "--checkpoint", help="Checkpoint of edpct (.pt or .safetensors)."),
+    checkpoint: o.Checkpoint,
     out: Path = typer.Option(None, "--out", help="The ONNX file; beside the checkpoint if not given."),
     data: o.Data = None,
     layout: o.Layout = None,
@@ -42,8 +42,9 @@ def export_command(
     recipe = load_recipe(ExportRecipe, None, flags)
     require_compress("exporting")
     from edpct.run.export import export, table_of
+    from edpct.weights import beside
 
-    path = out or checkpoint.with_suffix(".onnx")
+    path = out or beside(checkpoint, ".onnx")
     o.check_output(path, ".onnx", checkpoint)
     found = export(checkpoint, path, data, layout, recipe, screen())
     show_table(*table_of(found))

@@ -8,8 +8,32 @@ from typing import Annotated, Any
 import typer
 
 from edpct.data.layouts import layout_names
+from edpct.weights import SHIPPED, shipped
 
-Teacher = Annotated[Path | None, typer.Option("--teacher", help="Checkpoint of the teacher (.pt or .safetensors).")]
+
+def _named(value: Path | None) -> Path | None:
+    return None if value is None else shipped(value)
+
+
+def _each_named(values: list[Path]) -> list[Path]:
+    return [shipped(value) for value in values]
+
+
+_OWN = f"or weights that come with edpct ({', '.join(SHIPPED)})"
+TEACHER = typer.Option("--teacher", help=f"Checkpoint of the teacher (.pt or .safetensors), {_OWN}.", callback=_named)
+Teacher = Annotated[Path | None, TEACHER]
+NeededTeacher = Annotated[Path, TEACHER]
+Checkpoint = Annotated[
+    Path, typer.Option("--checkpoint", help=f"Checkpoint of edpct (.pt or .safetensors), {_OWN}.", callback=_named)
+]
+Engines = Annotated[
+    list[Path],
+    typer.Option(
+        "--engine",
+        help=f"Engine file (.onnx, .plan, .pt, .safetensors), {_OWN}; repeat for more.",
+        callback=_each_named,
+    ),
+]
 Model = Annotated[
     str | None,
     typer.Option(

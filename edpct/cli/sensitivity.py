@@ -10,7 +10,7 @@ from edpct.cli import options as o
 
 
 def sensitivity_command(
-    teacher: Path = typer.Option(..., "--teacher", help="Checkpoint of the teacher (.pt or .safetensors)."),
+    teacher: o.NeededTeacher,
     data: Path = typer.Option(None, "--data", help="Dataset folder; where the checkpoint's data lay if not given."),
     layout: o.Layout = None,
     out: Path = typer.Option("sensitivity.json", "--out", help="Results; .md and .html are put beside them."),
