@@ -65,7 +65,13 @@ class Study:
 
     def __init__(self, path: Path, progress: Progress) -> None:
         self.path, self.progress = path, progress
-        self.runs = self._read()
+
+    @property
+    def runs(self) -> list[Run]:
+        """All that are there by now, those of other processes too."""
+        if not self.path.exists():
+            return []
+        return [Run(**run) for run in json.loads(self.path.read_text(encoding="utf-8"))["runs"]]
 
     def all(self, keys: Sequence[Key], make: Callable[[Key], Run]) -> dict[Key, Run]:
         """The runs of these keys: read, or made and written.
@@ -115,20 +121,15 @@ class Study:
                 Path(file.name).unlink(missing_ok=True)
 
     def _known(self) -> dict[Key, Run]:
-        return {run.key: run for run in self._read()}
-
-    def _read(self) -> list[Run]:
-        if not self.path.exists():
-            return []
-        return [Run(**run) for run in json.loads(self.path.read_text(encoding="utf-8"))["runs"]]
+        return {run.key: run for run in self.runs}
 
     def _add(self, run: Run) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with self.path.with_suffix(".lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
-            self.runs = [*self._read(), run]
+            runs = [*self.runs, run]
             partial = self.path.with_suffix(".partial")
-            text = json.dumps({"runs": [asdict(each) for each in self.runs]}, indent=1) + "\n"
+            text = json.dumps({"runs": [asdict(each) for each in runs]}, indent=1) + "\n"
             partial.write_text(text, encoding="utf-8")
             partial.replace(self.path)
 

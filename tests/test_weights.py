@@ -69,8 +69,8 @@ def test_export_and_bench_take_the_name(tmp_path: Path, monkeypatch: pytest.Monk
     assert made.exit_code == 0 and [path.name for path in tmp_path.iterdir()] == ["dubai-small-student.onnx"], (
         made.output
     )
-    flags = ("--no-accuracy", "--seconds", "0.05", "--rounds", "2", "--runs", "4")
-    timed = CliRunner().invoke(app, ["bench", "--engine", STUDENT, "--engine", "dubai-small-student.onnx", *flags])
+    flags = ("--runtime", "torch", "--no-accuracy", "--seconds", "0.05", "--rounds", "2", "--runs", "4")
+    timed = CliRunner().invoke(app, ["bench", "--engine", STUDENT, *flags])
     assert timed.exit_code == 0 and "| student.safetensors | fp32 | 0.49 |" in timed.output, timed.output
 
 

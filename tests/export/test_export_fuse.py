@@ -28,6 +28,7 @@ from edpct.runtimes.ports import ports_of, predictor
 from edpct.runtimes.sidecar import read_sidecar
 from edpct.runtimes.table import open_session
 from edpct.task import ClassInfo, Preprocessing, Task
+from edpct.weights import shipped
 
 MEAN, STD = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])  # ImageNet's, as published
 GRAPHS = ("student.onnx", "student-fp16.onnx", "student-int8.onnx")
@@ -39,16 +40,17 @@ def images(scenes: Path) -> list[np.ndarray]:
 
 
 @pytest.fixture(scope="module")
-def graphs(tiny_teacher: Path, images: list[np.ndarray], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with :data:`GRAPHS` of a network that sees all classes: an untrained one sees one, and shows nothing."""
-    found, folder = load_checkpoint(tiny_teacher), tmp_path_factory.mktemp("graphs")
+def graphs(images: list[np.ndarray], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with :data:`GRAPHS` of a trained student, its classes made even: on made scenes it sees two of five."""
+    found, folder = load_checkpoint(shipped(Path("dubai-small-student"))), tmp_path_factory.mktemp("graphs")
+    card = found.card.model_copy(update={"task": found.card.task.at_size(128, 128)})
     with torch.no_grad():
         logits = found.model(torch.from_numpy(normalised(np.stack(images))))
         found.model.classifier.bias -= logits.transpose(0, 1).flatten(1).median(1).values
     fp32, fp16, int8 = (folder / name for name in GRAPHS)
-    export_onnx(found.model, found.card, fp32, ExportSettings(), Silent())
-    convert_fp16(fp32, fp16, found.card)
-    quantise_int8(fp32, int8, found.card, images)
+    export_onnx(found.model, card, fp32, ExportSettings(), Silent())
+    convert_fp16(fp32, fp16, card)
+    quantise_int8(fp32, int8, card, images)
     return folder
 
 
@@ -184,7 +186,7 @@ def test_a_students_argmax_at_the_head_is_coarser_and_mostly_the_same(
     plain, fused = graphs / name, tmp_path / "fused.onnx"
     expected = run(plain, normalised(images[0][None])).argmax(1)
     assert len(np.unique(expected)) > 3
-    for at, least in (("half", 0.85), ("head", 0.75)):
+    for at, least in (("half", 0.9), ("head", 0.75)):
         fuse(plain, fused, card_of(plain), FuseSettings(argmax=at))
         assert least < (run(fused, images[0][None]) == expected).mean() < 1
 
