@@ -88,16 +88,21 @@ def main() -> int:
         torch.set_num_threads(asked.threads)
     try:
         dataset = open_dataset(asked.data, "dubai")
-        study = Study(asked.out / "ablation.json", screen())
+        study = Study(asked.out / f"{file_name(asked.preset)}.json", screen())
         if not asked.table:
             compare(study, dataset, asked)
         text = page(study, asked, dataset.task.at_size(SIZE, SIZE))
     except EdpctError as error:
         print(f"ablation: {error}", file=sys.stderr)
         return 2
-    (asked.out / "ablation.md").write_text(text, encoding="utf-8")
+    (asked.out / f"{file_name(asked.preset)}.md").write_text(text, encoding="utf-8")
     print(text)
     return 0
+
+
+def file_name(preset: str) -> str:
+    """Presets do not share runs: those of DP-CTNet are of one."""
+    return "ablation" if preset == "small" else f"ablation-{preset}"
 
 
 def names() -> list[str]:

@@ -167,18 +167,18 @@ def test_the_ablation_makes_its_page(dubai: Path, tmp_path: Path, monkeypatch: p
     ablation = _study("ablation", monkeypatch, RATES=(1e-3,))
     arguments = ("--data", dubai, "--preset", "tiny", "--work", tmp_path / "work", "--out", tmp_path / "out")
     assert ablation(*arguments, "--only", *names) == 0
-    runs = json.loads((tmp_path / "out/ablation.json").read_text())["runs"]
+    runs = json.loads((tmp_path / "out/ablation-tiny.json").read_text())["runs"]
     assert sorted((run["variant"], run["seed"]) for run in runs) == sorted((n, s) for n in names for s in (0, 1))
-    page = (tmp_path / "out/ablation.md").read_text()
+    page = (tmp_path / "out/ablation-tiny.md").read_text()
     for name in names:
         scores = [run["miou"] for run in runs if run["variant"] == name]
         assert f"{statistics.mean(scores):.2f} ± {statistics.stdev(scores):.2f}" in page
     assert re.search(r"- FPN-ResNet18: [+-][\d.]+ points for the whole, (within|more than) the larger spread", page)
     kept = sorted(path.name for path in (tmp_path / "work").iterdir())
     assert len(kept) == len(runs) and all(name.endswith(".safetensors") for name in kept)
-    before = (tmp_path / "out/ablation.json").read_bytes()
+    before = (tmp_path / "out/ablation-tiny.json").read_bytes()
     assert ablation(*arguments, "--only", *names) == 0  # nothing is left to do
-    assert (tmp_path / "out/ablation.json").read_bytes() == before
+    assert (tmp_path / "out/ablation-tiny.json").read_bytes() == before
 
 
 def test_the_distillation_makes_its_page(dubai: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
