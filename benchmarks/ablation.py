@@ -39,7 +39,7 @@ from edpct.task import Task
 from edpct.training.teach import learner_of
 
 SIZE = 512
-RATES = (5e-4, 1e-3, 2e-3)
+RATES = (2.5e-4, 5e-4, 1e-3)
 WHOLE = "DP-CTNet"
 PARTS = {
     "without the transformer path": "transformer",

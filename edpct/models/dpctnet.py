@@ -5,9 +5,9 @@ its abstract: a dual-path network, a feature refinement module (FRM) that improv
 feature fusion module (FFM) that merges both paths so that local features are not under-learned. Widths, depths and the
 inside of both modules are ours::
 
-    image ─ stem 1/4 ─┬─ CNN path: residual blocks 1/4 ── skip ──────────────────────────┐
-                      │            residual blocks 1/8 ───────────────┐                  │
-                      └─ transformer path: 1/8 ─ 1/16 ─ 1/32 ─ FRM ── FFM 1/8 ─ decoder 1/4 ─ logits 1/1
+    image ─ stem 1/4 ─ residual blocks 1/4 ─┬─ skip ────────────────────────────────────────────────┐
+                                            ├─ CNN path: 1/8 ───────────────────────┐               │
+                                            └─ transformer path: 1/16 ─ 1/32 ─ FRM ─ FFM 1/8 ─ decoder 1/4 ─ logits 1/1
 
 Stem and CNN path may be any backbone of timm (:mod:`edpct.models.backbone`). Each part can be left out, to see what it
 is worth.
@@ -44,7 +44,10 @@ class DPCTNetConfig(BaseModel):
     Attributes:
         num_classes: channels of the logits.
         backbone: network of timm that is stem and CNN path; None: ours, of ``cnn_widths`` and ``cnn_depths``.
-        cnn_widths, cnn_depths: residual stages at strides 4 and 8; a backbone's maps are brought to these widths.
+        cnn_widths, cnn_depths: stages at strides 4 and 8, of so many residual blocks; the second begins with a strided
+            convolution, and may be that alone. A backbone's maps are brought to these widths.
+        branch: where the transformer path leaves the CNN path: behind the ``stem``, or behind the ``blocks`` at stride
+            4. A network without a CNN path has no such blocks.
         transformer_widths, transformer_depths, heads: stages at strides 16 and 32.
         mlp_ratio: hidden over outer width of the transformer's MLP.
         without: parts that are left out, for an ablation. With one path there is nothing to fuse; without "refinement"
@@ -57,6 +60,7 @@ class DPCTNetConfig(BaseModel):
     backbone: str | None = None
     cnn_widths: tuple[int, int]
     cnn_depths: tuple[int, int]
+    branch: Literal["stem", "blocks"] = "stem"
     transformer_widths: tuple[int, int]
     transformer_depths: tuple[int, int]
     heads: tuple[int, int]
@@ -74,15 +78,15 @@ class DPCTNetConfig(BaseModel):
 
 PRESETS: dict[str, dict[str, object]] = {
     "tiny": {
-        "cnn_widths": (32, 64), "cnn_depths": (1, 2),
+        "cnn_widths": (32, 64), "cnn_depths": (2, 0), "branch": "blocks",
         "transformer_widths": (96, 128), "transformer_depths": (1, 1), "heads": (3, 4), "mlp_ratio": 2,
     },
     "small": {
-        "cnn_widths": (64, 128), "cnn_depths": (2, 3),
+        "cnn_widths": (64, 128), "cnn_depths": (2, 0), "branch": "blocks",
         "transformer_widths": (160, 256), "transformer_depths": (2, 2), "heads": (5, 8),
     },
     "base": {
-        "cnn_widths": (96, 192), "cnn_depths": (2, 4),
+        "cnn_widths": (96, 192), "cnn_depths": (3, 0), "branch": "blocks",
         "transformer_widths": (256, 384), "transformer_depths": (3, 3), "heads": (8, 12),
     },
 }  # fmt: skip
@@ -233,7 +237,7 @@ class DPCTNet(nn.Module):
                 skip = self.cnn4(entry)
                 found["cnn"] = self.cnn8(skip)
         if "transformer" in self.TAPS:
-            fine = self.transformer16(self.enter(entry))
+            fine = self.transformer16(self.enter(skip if self.config.branch == "blocks" else entry))
             found["transformer"] = self.refinement(fine, self.transformer32(fine))
             if "cnn" in self.TAPS:
                 found["fused"] = self.fusion(found["cnn"], upsample(self.scale(found["transformer"]), 2))

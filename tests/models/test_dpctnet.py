@@ -187,6 +187,24 @@ def test_at_first_the_cnn_path_leads() -> None:
     assert torch.equal(model.scale.weight, torch.full((64, 1, 1, 1), 0.1))
 
 
+@pytest.mark.parametrize(("branch", "reached"), [("blocks", True), ("stem", False)])
+def test_the_transformer_path_leaves_where_it_is_told_to(branch: str, reached: bool) -> None:
+    torch.manual_seed(0)
+    model = DPCTNet(_config(branch=branch)).eval()
+    with torch.no_grad():
+        before = model.features(_image(64, 64))
+        for parameter in model.cnn4.parameters():
+            parameter.mul_(0.5)
+        after = model.features(_image(64, 64))
+    assert not torch.equal(before["cnn"], after["cnn"])
+    assert torch.equal(before["transformer"], after["transformer"]) is not reached
+
+
+def test_a_configuration_of_before_the_branch_could_be_chosen_leaves_the_stem() -> None:
+    old = {name: value for name, value in _config().model_dump().items() if name != "branch"}
+    assert DPCTNetConfig.model_validate(old).branch == "stem"
+
+
 @pytest.mark.parametrize(
     "changes", [{"without": ("cnn", "transformer")}, {"without": ("cnn",), "backbone": "resnet18"}]
 )
