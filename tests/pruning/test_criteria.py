@@ -75,7 +75,7 @@ def test_every_criterion_scores_every_group_of_dpctnet(tiny: DPCTNet, criterion:
         groups = PruningGraph(tiny, scorer(criterion)).groups
     finally:
         tiny.zero_grad(set_to_none=True)
-    assert len(groups) == 16
+    assert len(groups) == 15
     for group in groups:
         assert group.scores.dtype == torch.float32 and bool(torch.isfinite(group.scores).all())
         assert bool((group.scores >= 0).all()) and not group.scores.requires_grad, group.name

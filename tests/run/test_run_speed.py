@@ -132,7 +132,7 @@ def test_what_is_fast_enough_is_left_as_it_is(pruner: Pruner) -> None:
 
 def test_where_widths_are_too_coarse_the_next_faster_network_is_taken() -> None:
     torch.manual_seed(0)
-    model = dpctnet("tiny", SCENE_TASK.num_classes).eval()
+    model = dpctnet("small", SCENE_TASK.num_classes).eval()
     coarse = Pruner(model, PruneSettings(round_to=64), (SIDE, SIDE), Silent())
     shares = sorted({coarse.cost("macs", coarse.planner.at(keep)) / coarse.cost("macs", {}) for keep in (0.0, 1.0)})
     target = 1000 / linear(shares[0]) * 0.9  # a tenth under the narrowest network
