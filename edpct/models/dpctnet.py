@@ -47,7 +47,7 @@ class DPCTNetConfig(BaseModel):
         cnn_widths, cnn_depths: stages at strides 4 and 8, of so many residual blocks; the second begins with a strided
             convolution, and may be that alone. A backbone's maps are brought to these widths.
         branch: where the transformer path leaves the CNN path: behind the ``stem``, or behind the ``blocks`` at stride
-            4. A network without a CNN path has no such blocks.
+            4. Without a CNN path, or with a backbone, both are the same map.
         transformer_widths, transformer_depths, heads: stages at strides 16 and 32.
         mlp_ratio: hidden over outer width of the transformer's MLP.
         without: parts that are left out, for an ablation. With one path there is nothing to fuse; without "refinement"

@@ -15,7 +15,7 @@ from edpct.data.samples import Dataset
 from edpct.errors import EdpctError, RunError
 from edpct.models.architecture import count_macs, count_parameters
 from edpct.models.checkpoint import load_checkpoint, save_checkpoint
-from edpct.models.dpctnet import DPCTNet, dpctnet
+from edpct.models.dpctnet import PRESETS, DPCTNet, dpctnet
 from edpct.models.pretrained import load_backbone, normalisation
 from edpct.progress import Progress
 from edpct.recipe import TeachSettings, TrainRecipe
@@ -119,10 +119,11 @@ def _finished(out: Path, fingerprint: str) -> TaughtTeacher | None:
 
 
 def _fingerprint(recipe: TrainRecipe, dataset: Dataset, size: tuple[int, int]) -> str:
-    """Hash of what decides the result: the recipe, the task and the list of samples with their file sizes."""
+    """Hash of what decides the result: recipe, network, task, and the list of samples with their file sizes."""
     try:
         files = [(str(s.image.relative_to(dataset.root)), s.image.stat().st_size) for s in dataset.split("train")]
     except OSError as error:
         raise EdpctError(f"{dataset.root} cannot be read: {error}.") from error
-    content = json.dumps([recipe.model_dump(mode="json"), dataset.task.model_dump(mode="json"), size, files])
+    network = PRESETS[recipe.preset]  # the same name may stand for another network in another version
+    content = json.dumps([recipe.model_dump(mode="json"), network, dataset.task.model_dump(mode="json"), size, files])
     return hashlib.sha256(content.encode()).hexdigest()

@@ -23,7 +23,7 @@ from edpct.data.samples import Dataset, Sample, read_mask
 from edpct.data.scenes import SCENE_TASK
 from edpct.errors import DataError, RunError, TrainingError
 from edpct.models.checkpoint import load_checkpoint
-from edpct.models.dpctnet import dpctnet
+from edpct.models.dpctnet import PRESETS, dpctnet
 from edpct.progress import Progress, Silent
 from edpct.recipe import TeachSettings, TrainRecipe
 from edpct.task import ClassInfo, Preprocessing, Task
@@ -551,3 +551,13 @@ def test_a_teacher_of_other_settings_is_not_overwritten(
     with pytest.raises(RunError, match=r"teacher\.pt is a teacher of other settings\. Choose another --out\."):
         _teach(dataset, tmp_path, seed=1)
     assert (tmp_path / "teacher.pt").read_bytes() == (taught / "teacher.pt").read_bytes()
+
+
+def test_a_teacher_of_the_same_preset_in_another_version_is_not_taken_for_this_one(
+    taught: Path, dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("teacher.pt", "training.json"):
+        (tmp_path / name).write_bytes((taught / name).read_bytes())
+    monkeypatch.setitem(PRESETS, "tiny", {**PRESETS["tiny"], "cnn_depths": (1, 2), "branch": "stem"})
+    with pytest.raises(RunError, match=r"teacher\.pt is a teacher of other settings\."):
+        _teach(dataset, tmp_path)
