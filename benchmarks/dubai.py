@@ -32,7 +32,7 @@ from edpct.bench.report.schema import Report, read_report
 from edpct.bench.report.tables import class_table_of, markdown_table, table_of
 from edpct.cli.screen import screen
 from edpct.data.layouts import open_dataset
-from edpct.recipe import TrainRecipe
+from edpct.recipe import CompressRecipe, TrainRecipe
 from edpct.recipe.file import load_recipe
 
 BEGIN, END = "<!-- dubai:begin -->", "<!-- dubai:end -->"
@@ -63,7 +63,8 @@ def main() -> None:
     beside = [part for name in ("teacher", *ENGINES) for part in ("--engine", run / f"{name}.onnx")]
     students = ("--student", run / "student.onnx", "--student-int8", run / "student-int8.onnx")
     given = [part for name, file in rivals.items() for part in ("--only", name, "--weights", f"{name}={file}")]
-    where = ("--work", asked.work / "peers", "--out", asked.out / "peers")
+    argmax = load_recipe(CompressRecipe, recipe, {}).fuse.argmax
+    where = ("--fuse-argmax", argmax, "--work", asked.work / "peers", "--out", asked.out / "peers")
     python(HERE / "peers.py", *data, *students, *beside, *given, *where)
     refresh_readme(own, read_report(asked.out / "peers" / "report.json"))
 

@@ -25,13 +25,14 @@ from edpct.bench.report.schema import FailureReport
 from edpct.bench.report.wording import join
 from edpct.bench.requests import card_of
 from edpct.card import Card
-from edpct.errors import CheckpointError, EdpctError, EngineError, MissingPackageError
+from edpct.errors import CheckpointError, EdpctError, EngineError, ExportError, MissingPackageError
+from edpct.export.fuse import fuse
 from edpct.export.int8 import quantise_int8
 from edpct.export.onnx_export import export_onnx
 from edpct.export.parity import check_parity
 from edpct.models.architecture import count_macs, count_parameters
 from edpct.progress import Progress
-from edpct.recipe import ExportSettings
+from edpct.recipe import ArgmaxAt, ExportSettings, FuseSettings
 from edpct.runtimes.artefact import sha256_of
 from edpct.task import Task
 
@@ -81,9 +82,14 @@ def chosen(names: Sequence[str]) -> list[Peer]:
 
 
 def prepare(
-    peer: Peer, task: Task, weights: Path | None, images: Images, work: Path, progress: Progress
-) -> tuple[list[Engine], list[FailureReport]]:
-    """The FP32 and the INT8 file of a peer, from an earlier run where nothing that made them has changed.
+    peer: Peer, task: Task, weights: Path | None, images: Images, work: Path, progress: Progress,
+    argmax: ArgmaxAt = "off",
+) -> tuple[list[Engine], list[FailureReport]]:  # fmt: skip
+    """The FP32, the INT8 and the fused INT8 file of a peer, from an earlier run where nothing that made them changed.
+
+    Args:
+        argmax: where the fused file takes it; ``off``: no fused file is made. Of a network that does not end in an
+            upsampling it is taken at full size.
 
     Raises:
         CheckpointError, MissingPackageError: the weights do not fit, the package is not there. What only this peer
@@ -113,12 +119,26 @@ def prepare(
             progress.say(f"  quantising {int8.name}, {len(images)} calibration images")
             quantise_int8(fp32, int8, card_of(fp32), images)
         made.append(Engine(name, int8, weights is not None))
+        if argmax != "off":
+            name = f"{peer.name} INT8, fused"
+            made.append(Engine(name, fused(int8, argmax), weights is not None))
     except Exception as error:  # whatever the exporter or the quantiser raises is this peer's result
         reason = str(error) if isinstance(error, EdpctError) else f"{type(error).__name__}: {error}"
         reason = " ".join(reason.split())[:400]
         progress.say(f"  {name} failed: {reason}")
         return made, [FailureReport(name=name, runtime="all", reason=reason)]
     return made, []
+
+
+def fused(int8: Path, argmax: ArgmaxAt) -> Path:
+    """The file with normalisation and argmax inside, made unless it is there."""
+    path = int8.with_name(f"{int8.stem}-fused-{argmax}.onnx")
+    if not path.exists():
+        try:
+            fuse(int8, path, card_of(int8), FuseSettings(argmax=argmax))
+        except ExportError:
+            fuse(int8, path, card_of(int8), FuseSettings(argmax="full"))
+    return path
 
 
 def key_of(peer: Peer, task: Task, weights: Path | None, images: Images) -> str:

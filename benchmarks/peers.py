@@ -1,12 +1,13 @@
 r"""The student beside what a user would pick instead, in one run: FP32 and INT8, OpenVINO and ONNX Runtime, in turns.
 
     python benchmarks/peers.py [--student student.onnx] [--student-int8 student-int8.onnx] [--engine FILE] ...
-        [--data DIR [--layout NAME]] [--weights NAME=FILE] [--only NAME] [--work runs/peers]
+        [--data DIR [--layout NAME]] [--weights NAME=FILE] [--only NAME] [--fuse-argmax half] [--work runs/peers]
         [--out benchmarks/results/peers]
 
 The peers come from segmentation-models-pytorch (``pip install 'edpct[peers]'``), untouched, for the student's classes.
 They get the student's treatment, not one tuned for each of them: the same export, the same INT8 settings, as many
-calibration images from the train split. What a hand-made recipe would win for one of them is not shown here.
+calibration images from the train split, and with ``--fuse-argmax`` a fused engine too (of one that does not end in an
+upsampling, such as Unet, with the argmax at full size). What a hand-made recipe would win for one of them is not shown.
 
 A peer has its initial weights unless trained ones are given with ``--weights NAME=FILE`` (a state_dict, as safetensors
 or .pt, for the classes of --data). Speed does not depend on that; accuracy does, so mIoU is measured of engines with
@@ -25,6 +26,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 from peer_networks import PEERS, SEED, Engine, chosen, prepare
@@ -49,7 +51,7 @@ from edpct.data.sampling import sample_windows
 from edpct.data.scenes import SCENE_TASK, write_scenes
 from edpct.errors import CheckpointError, DataError, EdpctError, EngineError
 from edpct.progress import Progress
-from edpct.recipe import BenchSettings, QuantiseSettings
+from edpct.recipe import ArgmaxAt, BenchSettings, QuantiseSettings
 from edpct.runtimes.artefact import sha256_of
 from edpct.runtimes.session import Options
 from edpct.task import Task
@@ -67,6 +69,7 @@ def main() -> int:
     parser.add_argument("--layout")
     parser.add_argument("--weights", action="append", default=[], metavar="NAME=FILE")
     parser.add_argument("--only", action="append", default=[], metavar="NAME", help=f"of: {', '.join(PEERS)}")
+    parser.add_argument("--fuse-argmax", choices=get_args(ArgmaxAt), default="off", help="a fused INT8 engine as well")
     parser.add_argument("--size", type=int, default=512, help="side of the input in pixels")
     parser.add_argument("--calibration", type=int, default=QuantiseSettings().calibration_images)
     parser.add_argument("--seconds", type=float, default=6.0, help="of timing each row in each scope")
@@ -99,7 +102,7 @@ def compare(asked: argparse.Namespace, progress: Progress) -> None:
     engines, failures = list(own), list[FailureReport]()
     for number, peer in enumerate(peers, 1):
         progress.say(f"{number} of {len(peers)}: {peer.name}")
-        made, failed = prepare(peer, task, weights.get(peer.name), images, asked.work, progress)
+        made, failed = prepare(peer, task, weights.get(peer.name), images, asked.work, progress, asked.fuse_argmax)
         engines, failures = engines + made, failures + failed
     if not engines:
         raise EngineError("There is no engine to measure.", " ".join(failure.reason for failure in failures))

@@ -9,6 +9,7 @@ from types import ModuleType
 from typing import Any
 
 import numpy as np
+import onnxruntime
 import pytest
 import safetensors.torch
 import torch
@@ -19,8 +20,9 @@ from edpct.bench.scoring import Scores
 from edpct.card import Card
 from edpct.data.scenes import SCENE_TASK
 from edpct.errors import CheckpointError, DataError, EngineError, ExportError, QuantisationError
+from edpct.export.onnx_export import export_onnx
 from edpct.progress import Silent
-from edpct.recipe import BenchSettings
+from edpct.recipe import BenchSettings, ExportSettings
 
 ROOT = Path(__file__).resolve().parents[2]
 PEER = "FPN-MobileNetV2"
@@ -137,6 +139,34 @@ def test_a_step_that_fails_is_listed_with_its_reason(
     engines, failures, _ = _prepare(networks, tmp_path, monkeypatch, failing)
     assert [engine.name for engine in engines] == left
     assert len(failures) == 1 and "it cannot be done" in failures[0].reason
+
+
+class Upsampled(Stub):
+    """One whose logits are brought to full size at its end, as those of FPN are."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stride = (4, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return nn.functional.interpolate(super().forward(x), scale_factor=4.0, mode="bilinear", align_corners=False)
+
+
+@pytest.mark.parametrize(("kind", "block"), [(Stub, 1), (Upsampled, 2)])
+def test_a_peer_is_fused_as_the_student_is(
+    networks: ModuleType, tmp_path: Path, kind: type[nn.Module], block: int
+) -> None:
+    task = SCENE_TASK.at_size(32, 32)
+    card = Card(network=PEER, task=task, parameters=1, macs=1)
+    export_onnx(kind().eval(), card, tmp_path / "peer-int8.onnx", ExportSettings(), Silent())
+    session = onnxruntime.InferenceSession(networks.fused(tmp_path / "peer-int8.onnx", "half"))
+    frame = np.random.default_rng(0).integers(0, 256, (1, 32, 32, 3), np.uint8)
+    classes = session.run(None, {"image": frame})[0][0]
+    assert classes.dtype == np.uint8 and classes.shape == (32, 32)
+    corners = classes[::block, ::block].repeat(block, 0).repeat(block, 1)
+    assert (classes == corners).all() and len(np.unique(classes)) > 1
+    odd = classes[:, 1::2] == classes[:, ::2]
+    assert odd.all() == (block == 2)
 
 
 def _measured(factory: ModuleType) -> Measured:
