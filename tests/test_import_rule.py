@@ -17,7 +17,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("cli",),
     ("run",),
-    ("bench", "distillation", "export", "pruning"),
+    ("bench", "distillation", "export", "predict", "pruning"),
     ("training",),  # a stage too, but its loop and its loss are what distillation is built of
     ("runtimes",),  # its torch row rebuilds a checkpoint
     ("data", "models"),
@@ -34,7 +34,7 @@ HEAVY = {
     "torchvision",
 }  # fmt: skip
 # What a drone imports, as paths inside the package; the torch session is the workstation's.
-LIGHT = ("data/", "runtimes/", "bench/", "cli/", "recipe/", "weights/",
+LIGHT = ("data/", "runtimes/", "bench/", "predict/", "cli/", "recipe/", "weights/",
          "task.py", "card.py", "errors.py", "progress.py",
          "run/folder.py", "run/plan.py", "run/__init__.py", "__init__.py")  # fmt: skip
 NOT_LIGHT = ("runtimes/torch_network.py",)

@@ -224,6 +224,24 @@ def test_bench_works_on_a_drone(run: Run, drone: Path, compressed_run: Path, sce
     assert "| student-int8.onnx | int8 |" in done.stdout
 
 
+def test_flight_code_works_on_a_drone(run: Run, drone: Path, compressed_run: Path) -> None:
+    """What comes out is what the bench of the same engine scores: both go through the same ports."""
+    code = (
+        "import sys, numpy as np\nfrom edpct import Segmenter\n"
+        f"with Segmenter({str(compressed_run / 'student-int8.onnx')!r}, runtime='onnxruntime', threads=1) as seg:\n"
+        "    mask = seg(np.zeros((200, 300, 3), np.uint8))\n"
+        "    print(mask.shape, mask.dtype, mask.max() < len(seg.classes), 'torch' in sys.modules)"
+    )
+    done = run(python=code, site=drone)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == "(200, 300) uint8 True False"
+
+
+def test_importing_the_package_imports_nothing_heavy(run: Run) -> None:
+    code = f"import sys, edpct\nprint('imported:', *sorted(set({(*HEAVY, 'pydantic')}) & set(sys.modules)))"
+    assert run(python=code).stdout.strip() == "imported:"
+
+
 def test_doctor_works_on_a_drone(run: Run, drone: Path) -> None:
     done = run("doctor", site=drone)
     assert done.returncode == 0, done.stderr

@@ -1,0 +1,1 @@
+"""Flying an engine: one frame, a folder, a raster of any size, a video, a camera."""
