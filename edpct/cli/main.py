@@ -13,6 +13,7 @@ from edpct.cli.compress import compress_command
 from edpct.cli.data import data_app
 from edpct.cli.doctor import doctor_command
 from edpct.cli.export import export_command
+from edpct.cli.predict import predict_command
 from edpct.cli.prune import prune_command
 from edpct.cli.quantise import quantise_command
 from edpct.cli.recipe import recipe_command
@@ -33,6 +34,7 @@ app.command("compress")(compress_command)
 app.command("prune")(prune_command)
 app.command("sensitivity")(sensitivity_command)
 app.command("bench")(bench_command)
+app.command("predict")(predict_command)
 app.command("compare")(compare_command)
 app.command("export")(export_command)
 app.command("quantise")(quantise_command)

@@ -34,6 +34,10 @@ Engines = Annotated[
         callback=_each_named,
     ),
 ]
+Engine = Annotated[
+    Path,
+    typer.Option("--engine", help=f"Engine file (.onnx, .plan, .pt, .safetensors), {_OWN}.", callback=shipped),
+]
 Model = Annotated[
     str | None,
     typer.Option(

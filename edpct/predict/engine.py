@@ -76,6 +76,12 @@ class Engine:
         return self.ports.image.shape[0] or 1
 
     @property
+    def answer_shape(self) -> tuple[int, ...]:
+        """Of what it gives for one image: logits (C, h, w), or classes (h, w)."""
+        channels = () if self.ports.gives_classes else (self.task.num_classes,)
+        return (*channels, *self.size)
+
+    @property
     def runtime(self) -> str:
         return self._session.runtime
 

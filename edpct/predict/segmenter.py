@@ -14,6 +14,7 @@ from typing_extensions import Self
 
 from edpct.card import Card
 from edpct.errors import DataError, EngineError
+from edpct.predict import draw
 from edpct.predict.engine import Engine
 from edpct.predict.mosaic import OVERLAP, mosaic
 from edpct.predict.stitch import FULL, Grid
@@ -120,9 +121,7 @@ class Segmenter:
 
     def overlay(self, frame: Frame, mask: Mask, opacity: float = 0.5) -> Frame:
         """The classes' colours laid over a frame, (H, W, 3), uint8; ``opacity`` 0 (frame alone) to 1."""
-        share = round(256 * opacity)
-        mixed = frame.astype(np.uint16) * (256 - share) + self.colourise(mask).astype(np.uint16) * share
-        return (mixed >> 8).astype(np.uint8)
+        return draw.overlay(frame, self.colourise(mask), opacity)
 
     def close(self) -> None:
         """Wait for what is in flight, then free all; closing twice is fine."""

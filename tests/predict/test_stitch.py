@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from edpct.predict.stitch import FULL, Blend, Grid, Middle, Span, shares_of, spans
+from edpct.predict.stitch import FULL, LATTICE, Blend, Grid, Middle, Span, shares_of, spans
 
 WINDOW = 24
 SIZES = [(24, 24), (10, 7), (25, 49), (40, 100), (47, 24), (1, 200)]
@@ -27,6 +27,29 @@ def test_weights_add_up_to_one_at_every_pixel(length: int, overlap: int) -> None
         total[span.first : span.last] += span.weight
     np.testing.assert_allclose(total, 1, atol=1e-6)
     assert all(after.start - before.start <= WINDOW - overlap for before, after in itertools.pairwise(found))
+
+
+@pytest.mark.parametrize("overlap", [0, 32, 64, 170])
+@pytest.mark.parametrize("phase", [0, 1, 31])
+@pytest.mark.parametrize("length", [512, 513, 544, 900, 1024, 1500, 20000])
+def test_large_windows_begin_on_a_lattice_of_32_pixels(length: int, phase: int, overlap: int) -> None:
+    total = np.zeros(length)
+    found = spans(length, 512, overlap, phase)
+    for span in found:
+        assert len(found) == 1 or (span.start + phase) % LATTICE == 0
+        assert span.start <= span.first < span.last <= span.start + 512
+        total[span.first : span.last] += span.weight
+    np.testing.assert_allclose(total, 1, atol=1e-6)
+    assert -LATTICE < found[0].start <= 0
+    assert length <= found[-1].start + 512 < length + LATTICE or len(found) == 1
+    for before, after in itertools.pairwise(found):
+        assert after.start - before.start <= 512 - overlap
+
+
+def test_a_crop_is_cut_into_the_windows_of_the_whole_where_both_are_long() -> None:
+    """The same phase on the ground: the lattice of the crop is that of the whole."""
+    whole, crop = spans(5000, 512, 0, phase=7), spans(3000, 512, 0, phase=(7 + 1000) % LATTICE)
+    assert {(span.start + 7) % LATTICE for span in whole} == {(span.start + 1007) % LATTICE for span in crop} == {0}
 
 
 def test_no_pixel_is_taken_from_the_edge_of_a_window_but_at_the_edge_of_the_image() -> None:

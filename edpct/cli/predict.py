@@ -1,0 +1,259 @@
+"""``edpct predict``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from edpct.cli import options as o
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from edpct.predict.engine import Engine
+    from edpct.predict.pictures import PictureSettings
+    from edpct.predict.raster.job import Mapped, RasterSettings
+    from edpct.predict.raster.read import Bands
+    from edpct.progress import Progress
+    from edpct.task import Task
+
+RASTER = "Rasters"
+LOOK = "Images and video"
+
+
+def predict_command(
+    engine: o.Engine,
+    source: str = typer.Option(..., "--input", help="An image, a folder of images, or a raster (GeoTIFF …)."),
+    out: Path = typer.Option(..., "--out", help="File, or folder, to write."),
+    runtime: str = typer.Option("", "--runtime", help="The first that opens the engine if not given."),
+    device: str = typer.Option("", "--device", help="cpu, cuda …, where the runtime has several."),
+    threads: int = typer.Option(0, "--threads", help="CPU threads; 0: all cores."),
+    streams: int = typer.Option(2, "--streams", help="Windows in flight at once, where the runtime can."),
+    overlap: int = typer.Option(32, "--overlap", help="Pixels that neighbouring windows share."),
+    view: str = typer.Option(
+        None, "--view", help="classes (a PNG of class indices), mask, overlay or side-by-side.  [default: classes]"
+    ),
+    opacity: float = typer.Option(0.5, "--opacity", help="Of the overlay, 0..1."),
+    bands: str = typer.Option(
+        None, "--bands", help="Bands for red, green and blue, such as 4,3,2, or one; what the raster says if not given."
+    ),
+    scale: str = typer.Option(
+        None, "--scale", help="Values that become 0 and 255, such as 0,3000, or none; 8-bit values stay as they are."
+    ),
+    percentiles: str = typer.Option(
+        None, "--percentiles", help="The same by percentiles of the raster.  [default: 2,98 if not 8 bits]"
+    ),
+    probabilities: bool = typer.Option(False, "--probabilities", help="Also OUT-probabilities.tif, a band a class."),
+    polygons: Path = typer.Option(None, "--polygons", help="Also the areas as polygons, .geojson or .gpkg."),
+    smallest: int = typer.Option(16, "--smallest", help="Pixels; smaller polygons go to their neighbours."),
+    simplify: float = typer.Option(1.0, "--simplify", help="Pixels that a polygon's outline may move; 0: none."),
+    json_file: Path = typer.Option(None, "--json", help="Write pixels and area per class to this file."),
+) -> None:
+    """Classify every pixel of an image, a folder of images, or a GeoTIFF of any size.
+
+    What is stopped goes on where it was when the same command is run again.
+    """
+    from edpct.cli.screen import screen
+    from edpct.errors import DataError, RunError
+    from edpct.predict.engine import Engine
+    from edpct.predict.pictures import VIEWS, PictureSettings
+    from edpct.predict.raster.job import RasterSettings
+    from edpct.predict.raster.polygons import Outlines, check_polygon_file
+    from edpct.runtimes.session import Options
+
+    if view is not None and view not in VIEWS:
+        raise RunError(f"There is no view '{view}'.", f"Choose from: {', '.join(VIEWS)}.")
+    if overlap < 0 or streams < 1 or not 0 <= opacity <= 1 or smallest < 0 or simplify < 0:
+        raise RunError("--overlap, --smallest and --simplify begin at 0, --streams at 1, --opacity lies in 0..1.")
+    given = Path(source)
+    if not given.exists():
+        raise DataError(f"There is no {source}.", "Check --input.")
+    chosen = _bands(bands, scale, percentiles)
+    if polygons is not None:
+        check_polygon_file(polygons)
+    maps = RasterSettings(chosen, overlap, probabilities, polygons, Outlines(smallest, simplify))
+    pictures = PictureSettings(next((name for name in VIEWS if name == view), "classes"), opacity, overlap, chosen)
+    with Engine(engine, runtime=runtime, device=device, options=Options(threads=threads, streams=streams)) as opened:
+        if given.is_dir():
+            _folder(opened, given, out, pictures, maps, json_file, screen())
+        elif _is_picture(given):
+            _only_of_rasters(probabilities, polygons)
+            _picture(opened, given, out, pictures, json_file)
+        else:
+            _raster(opened, given, out, maps, json_file, screen())
+
+
+def _is_picture(path: Path) -> bool:
+    from edpct.predict.pictures import SUFFIXES
+
+    return path.suffix.lower() in SUFFIXES
+
+
+def _only_of_rasters(probabilities: bool, polygons: Path | None) -> None:
+    from edpct.errors import RunError
+
+    if probabilities or polygons is not None:
+        raise RunError(
+            "--probabilities and --polygons are for rasters.", "Save the image as TIFF: gdal_translate IN OUT.tif"
+        )
+
+
+def _picture(engine: Engine, source: Path, out: Path, settings: PictureSettings, json_file: Path | None) -> None:
+    from edpct.predict.pictures import check_picture_file, counts, predict_picture, read_picture, write_picture
+
+    target = out / f"{source.stem}.png" if out.is_dir() else out
+    _check_output(target, source)
+    check_picture_file(target, settings.view)
+    picture = read_picture(source, settings.bands)
+    classes = predict_picture(engine, picture, settings)
+    write_picture(target, picture, classes, engine, settings)
+    _report(engine.task, counts(classes, engine.task.num_classes), None, "", json_file)
+    typer.echo(f"Wrote {target}.")
+
+
+def _raster(
+    engine: Engine, source: Path, out: Path, settings: RasterSettings, json_file: Path | None, progress: Progress
+) -> None:
+    from edpct.errors import RunError
+    from edpct.predict.raster.job import predict_raster
+
+    target = out / f"{source.stem}.tif" if out.is_dir() else out
+    _check_output(target, source)
+    if target.suffix.lower() not in (".tif", ".tiff"):
+        raise RunError(f"The map of a raster is written as .tif, and {target.name} is none.")
+    found = predict_raster(engine, source, target, settings, progress)
+    _report(engine.task, found.pixels, found.square_metres, found.measured_on, json_file)
+    for line in _closing(found):
+        typer.echo(line)
+
+
+def _closing(found: Mapped) -> list[str]:
+    pixels = (found.height - found.resumed_at) * found.width
+    took = f"{found.seconds[0]:.1f} s ({pixels / max(found.seconds[0], 1e-3) / 1e6:.1f} megapixels a second)"
+    lines = [f"Predicted in {took}, written in {found.seconds[1]:.1f} s."]
+    if found.polygons is not None:
+        lines.append(f"{found.polygons} polygons.")
+    return [*lines, *(f"Wrote {path}." for path in found.files)]
+
+
+def _folder(
+    engine: Engine, source: Path, out: Path, pictures: PictureSettings, maps: RasterSettings, json_file: Path | None,
+    progress: Progress,
+) -> None:  # fmt: skip
+    from edpct.errors import DataError, RunError
+    from edpct.predict.pictures import SUFFIXES, predict_folder
+    from edpct.predict.raster.job import predict_raster
+
+    if maps.polygons is not None:
+        raise RunError("--polygons is one file, and of a folder there would be many.", "Predict one raster at a time.")
+    if out.resolve() == source.resolve():
+        raise RunError("--out is the folder of --input.", "Choose another.")
+    if out.exists() and not out.is_dir():
+        raise RunError(f"{out} is a file.", "Of a folder, --out is a folder, too.")
+    images, rasters = _sorted_out(source, out, SUFFIXES, ".png" if pictures.view in ("classes", "mask") else ".jpg")
+    if not images and not rasters:
+        raise DataError(f"There is no image in {source}.", f"Images are {', '.join(SUFFIXES)}, .tif or .tiff.")
+
+    seen = predict_folder(engine, images, out, pictures, progress)
+    for path, target in rasters:
+        if target.exists():
+            seen.kept += 1
+            continue
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            seen.pixels += predict_raster(engine, path, target, maps, progress).pixels
+            seen.written.append(target)
+        except DataError as error:
+            seen.failed.append((path, error))
+    _report(engine.task, seen.pixels, None, "", json_file)
+    typer.echo(f"Wrote {len(seen.written)} to {out}{f'; {seen.kept} were there' if seen.kept else ''}.")
+    if seen.failed:
+        for path, why in seen.failed:
+            typer.echo(f"- {path}: {why.what}", err=True)
+        count = len(images) + len(rasters)
+        raise DataError(f"{len(seen.failed)} of {count} could not be read; the rest was predicted.")
+
+
+def _sorted_out(source: Path, out: Path, suffixes: tuple[str, ...], suffix: str) -> Any:
+    """Images and rasters of a folder and its folders, each with where its result goes."""
+    found = sorted(
+        path for path in source.rglob("*")
+        if path.is_file() and not path.name.startswith(".") and out.resolve() not in path.resolve().parents
+    )  # fmt: skip
+    images = [path for path in found if path.suffix.lower() in suffixes]
+    rasters = [path for path in found if path.suffix.lower() in (".tif", ".tiff")]
+    stems = [path.relative_to(source).with_suffix("") for path in images]
+
+    def target(path: Path, suffix: str) -> Path:
+        inside = path.relative_to(source)
+        alone = suffix == ".tif" or stems.count(inside.with_suffix("")) == 1
+        return out / (inside.with_suffix(suffix) if alone else inside.with_name(inside.name + suffix))
+
+    return [(path, target(path, suffix)) for path in images], [(path, target(path, ".tif")) for path in rasters]
+
+
+def _bands(bands: str | None, scale: str | None, percentiles: str | None) -> Bands:
+    from edpct.errors import RunError
+    from edpct.predict.raster.read import Bands
+
+    def pair(text: str, option: str) -> tuple[float, float]:
+        try:
+            low, high = (float(part) for part in text.split(","))
+        except ValueError:
+            raise RunError(f"{option} is two numbers, such as 0,3000, and not '{text}'.") from None
+        if not low < high:
+            raise RunError(f"{option} {text}: the first is to be less than the second.")
+        return low, high
+
+    if scale is not None and percentiles is not None:
+        raise RunError("--scale and --percentiles say the same thing twice.", "Give one of them.")
+    try:
+        numbers = tuple(int(part) for part in bands.split(",")) if bands else ()
+    except ValueError:
+        raise RunError(f"--bands are numbers such as 4,3,2, and not '{bands}'.") from None
+    percent = pair(percentiles, "--percentiles") if percentiles else None
+    if percent and not 0 <= percent[0] < percent[1] <= 100:
+        raise RunError("--percentiles lie between 0 and 100.")
+    if scale is None or scale == "auto":
+        return Bands(numbers, "auto", percent)
+    return Bands(numbers, "none" if scale == "none" else pair(scale, "--scale"))
+
+
+def _check_output(target: Path, source: Path) -> None:
+    from edpct.errors import RunError
+
+    if not target.resolve().parent.is_dir():
+        raise RunError(f"There is no folder {target.parent} for {target.name}.", "Make it first.")
+    if target.is_dir():
+        raise RunError(f"{target} is a folder.", "Name a file in it.")
+    if target.exists() and target.samefile(source):
+        raise RunError("--out is the file of --input.", "Choose another.")
+
+
+def _report(
+    task: Task, pixels: NDArray[np.int64], square_metres: NDArray[np.float64] | None, on: str, json_file: Path | None
+) -> None:
+    """Table of pixels, share and area per class; the same as JSON."""
+    import json
+
+    from edpct.cli.screen import show_table
+
+    total = max(int(pixels.sum()), 1)
+    header = ["class", "pixels", "share %"] + ([] if square_metres is None else ["area m²"])
+    lines = []
+    for index, name in enumerate(task.names):
+        line = [name, str(int(pixels[index])), f"{100 * pixels[index] / total:.1f}"]
+        lines.append(line if square_metres is None else [*line, f"{square_metres[index]:.0f}"])
+    show_table(header, lines)
+    if json_file is not None:
+        classes = [
+            {"name": name, "pixels": int(pixels[index])}
+            | ({} if square_metres is None else {"area_m2": float(square_metres[index])})
+            for index, name in enumerate(task.names)
+        ]
+        text = json.dumps({"classes": classes, **({"area_on": on} if on else {})}, indent=1)
+        json_file.write_text(text + "\n", encoding="utf-8")
+        typer.echo(f"Wrote {json_file}.")

@@ -1,0 +1,213 @@
+"""One raster from beginning to end: predicted row by row, resumed where it was stopped, written, counted."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edpct import __version__
+from edpct.errors import RunError
+from edpct.predict.engine import Engine
+from edpct.predict.mosaic import OVERLAP, mosaic
+from edpct.predict.raster.ground import Census, pixel_area
+from edpct.predict.raster.overviews import Overviews
+from edpct.predict.raster.polygons import Outlines, write_polygons
+from edpct.predict.raster.read import Bands, Raster, rasterio_module
+from edpct.predict.raster.rows import Rows, Workspace, rows_in
+from edpct.predict.raster.write import write_classes, write_probabilities
+from edpct.predict.stitch import Grid
+from edpct.progress import Progress
+from edpct.runtimes.artefact import sha256_of
+
+CHUNK = 512  # rows that are read back at a time
+SPARE_CACHE = 64 << 20  # bytes of GDAL's cache beside two rows of the input's blocks
+
+
+@dataclass(frozen=True)
+class RasterSettings:
+    """How a raster is predicted.
+
+    Attributes:
+        bands: which bands are looked at, and how.
+        overlap: pixels that windows share.
+        probabilities: write them too, to ``OUT-probabilities.tif``.
+        polygons: file to draw the areas into, .geojson or .gpkg; None: none.
+        outlines: of those.
+    """
+
+    bands: Bands = field(default_factory=Bands)
+    overlap: int = OVERLAP
+    probabilities: bool = False
+    polygons: Path | None = None
+    outlines: Outlines = field(default_factory=Outlines)
+
+
+@dataclass(frozen=True)
+class Mapped:
+    """What came out.
+
+    Attributes:
+        files: the map first.
+        height, width: pixels.
+        pixels: of each class, (C,); the rest has no data.
+        square_metres: of each class, (C,); None where no area is known.
+        measured_on: "grid", "ellipsoid", or "" where no area is known.
+        polygons: their number; None if none were asked for.
+        resumed_at: the row that an earlier attempt had come to.
+        seconds: of predicting, and of writing.
+    """
+
+    files: tuple[Path, ...]
+    height: int
+    width: int
+    pixels: NDArray[np.int64]
+    square_metres: NDArray[np.float64] | None
+    measured_on: str
+    polygons: int | None
+    resumed_at: int
+    seconds: tuple[float, float]
+
+
+def predict_raster(engine: Engine, source: Path, out: Path, settings: RasterSettings, progress: Progress) -> Mapped:
+    """The map of classes of a raster, as a cloud-optimised GeoTIFF that lies where the raster does.
+
+    Memory grows with the raster's width, not with its height. Stopped at any time, it goes on where it was when it is
+    called again with the same engine, raster and settings.
+
+    Args:
+        out: a .tif file; it appears at once, when it is whole.
+
+    Raises:
+        DataError: the raster cannot be read.
+        EngineError: the engine failed, or gives no probabilities and they are asked for.
+        RunError: the result cannot be written.
+    """
+    rasterio = rasterio_module()
+    engine.stitcher(1, settings.probabilities)  # refuses what it cannot give, before anything is made
+    fill = np.rint(np.array(engine.task.preprocessing.mean) * 255).tolist()
+    with Raster(source, settings.bands, fill) as raster, Workspace(out, _facts(engine, raster, settings)) as work:
+        _check_room(work.folder, raster, engine.task.num_classes if settings.probabilities else 0)
+        size = (raster.height, raster.width)
+        grid = Grid.over(size, engine.size, settings.overlap, raster.phase)
+        began = time.monotonic()
+        cache = 2 * (raster.block_rows + engine.size[0]) * raster.width * 3 + SPARE_CACHE
+        with rasterio.Env(GDAL_CACHEMAX=cache):
+            begun = _predict(engine, raster, grid, work.folder, settings.probabilities, progress)
+        predicted = time.monotonic()
+        area = pixel_area(raster.crs, raster.transform, *size)
+        census = Census(engine.task.num_classes, *size, area)
+        progress.say(f"Writing {out}")
+        files = _write(engine, raster, work.folder, census, settings, out)
+        drawn = None
+        if settings.polygons is not None:
+            progress.say(f"Drawing polygons into {settings.polygons}")
+            drawn = write_polygons(out, raster, engine.task, settings.outlines, settings.polygons)
+            files = (*files, settings.polygons)
+        work.remove()
+        seconds = predicted - began, time.monotonic() - predicted
+        on = "" if area is None else area.on
+        return Mapped(files, *size, census.pixels, census.square_metres, on, drawn, begun, seconds)
+
+
+def _facts(engine: Engine, raster: Raster, settings: RasterSettings) -> dict[str, Any]:
+    """What the rows depend on."""
+    stat = raster.path.stat()
+    return {
+        "edpct": __version__,
+        "engine": sha256_of(engine.path),
+        "runtime": engine.runtime,
+        "raster": [str(raster.path.resolve()), stat.st_size, stat.st_mtime_ns],
+        "bands": list(raster.bands),
+        "scale": None if raster.scale is None else [list(raster.scale.low), list(raster.scale.high)],
+        "overlap": settings.overlap,
+        "probabilities": settings.probabilities,
+    }
+
+
+def _check_room(folder: Path, raster: Raster, planes: int) -> None:
+    """Rows are kept as they are until the file is written; better said now than after an hour."""
+    needed = raster.height * raster.width * (2 + 2 * planes)
+    kept = sum(path.stat().st_size for path in folder.iterdir())
+    free = shutil.disk_usage(folder).free
+    if needed - kept > free:
+        raise RunError(
+            f"The disk is nearly full: {raster.path.name} needs up to {(needed - kept) / 1e9:.1f} GB for the time "
+            f"being, and {free / 1e9:.1f} GB are free.",
+            "Free some space, or choose another --out.",
+        )
+
+
+def _predict(engine: Engine, raster: Raster, grid: Grid, folder: Path, probabilities: bool, progress: Progress) -> int:
+    """Append the rows that are missing; the row it began at."""
+    planes, width = engine.task.num_classes, raster.width
+    have = rows_in(folder / "classes.u8", width)
+    if probabilities:
+        have = min(have, rows_in(folder / "shares.u8", width, planes))
+    # Only whole rows of windows count, and the ramp above the first that is missing needs the one before it.
+    done = sum(row.last - row.ramp_out <= have for row in grid.rows)
+    begin = grid.rows[done].first if 0 < done < len(grid.rows) else (0 if not done else raster.height)
+    classes = Rows(folder / "classes.u8", width, begin=begin)
+    shares = Rows(folder / "shares.u8", width, planes, begin=begin) if probabilities else None
+    ignore = np.uint8(engine.task.ignore_index)
+    if begin:
+        progress.say(f"Going on at row {begin} of {raster.height}")
+    try:
+        with progress.task(f"Predicting {raster.path.name}", raster.height, begin) as update:
+            for first, rows, parts in _finished(engine, raster, grid, max(done - 1, 0), probabilities, begin):
+                valid = raster.valid(first, first + len(rows))
+                if valid is not None:
+                    rows[~valid] = ignore
+                if shares is not None and parts is not None:
+                    if valid is not None:
+                        parts[:, ~valid] = 0
+                    shares.append(parts.transpose(1, 0, 2))
+                classes.append(rows)
+                update(classes.count, "rows")
+        classes.finish()
+        if shares is not None:
+            shares.finish()
+    finally:
+        classes.close()
+        if shares is not None:
+            shares.close()
+    return begin
+
+
+def _finished(
+    engine: Engine, raster: Raster, grid: Grid, row: int, probabilities: bool, begin: int
+) -> Iterator[tuple[int, NDArray[np.uint8], NDArray[np.uint8] | None]]:
+    """Number of the first row, and rows, from ``begin`` on."""
+    if begin == raster.height:
+        return
+    first = grid.rows[row].first
+    for rows, shares in mosaic(engine, grid, raster.read, row, probabilities, raster.empty):
+        after = first + len(rows)
+        if after > begin:
+            yield first, rows, shares
+        first = after
+
+
+def _write(
+    engine: Engine, raster: Raster, folder: Path, census: Census, settings: RasterSettings, out: Path
+) -> tuple[Path, ...]:
+    overviews = Overviews(folder, raster.height, raster.width)
+    with (folder / "classes.u8").open("rb") as file:
+        for first in range(0, raster.height, CHUNK):
+            count = min(CHUNK, raster.height - first)
+            rows = np.frombuffer(file.read(count * raster.width), np.uint8).reshape(count, raster.width)
+            census.append(rows)
+            overviews.append(rows)
+    tags = {"EDPCT": __version__, "ENGINE": engine.path.name, "NETWORK": engine.card.network}
+    files = [out]
+    if settings.probabilities:
+        files.append(out.with_name(f"{out.stem}-probabilities{out.suffix}"))
+        write_probabilities(folder / "shares.u8", raster, engine.task, tags, files[1])
+    write_classes(folder / "classes.u8", overviews.finish(), raster, engine.task, tags, out)
+    return tuple(files)

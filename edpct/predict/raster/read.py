@@ -1,0 +1,273 @@
+"""A raster, opened to be predicted: any bands of it as 8-bit RGB, some rows at a time, and where it has data.
+
+Everything that GDAL opens will do; it is read through rasterio.
+"""
+
+from __future__ import annotations
+
+import threading
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from typing_extensions import Self
+
+from edpct.errors import DataError, MissingPackageError
+from edpct.predict.raster.scale import Scale, percentiles
+
+Valid = NDArray[np.bool_]
+SAMPLED_BLOCKS = 64  # of the raster, to find percentiles; spread over it evenly
+SAMPLED_SIDE = 256
+LATTICE_LIMIT = 2.0**52  # a pixel number beyond it is no whole number any more
+
+
+@dataclass(frozen=True)
+class Bands:
+    """Which bands of a raster are looked at, and how they become 8 bits.
+
+    Attributes:
+        numbers: of red, green and blue, from 1; one number alone stands for all three. Empty: those whose colour
+            interpretation says so, or else the first three, or the only one.
+        scale: "auto": 8-bit values stay, others go from the 2nd to the 98th percentile; "none": values stay, cut to
+            0..255; two numbers: from the one to the other.
+        percent: the percentiles of "auto"; given, 8-bit values are scaled as well.
+    """
+
+    numbers: tuple[int, ...] = ()
+    scale: Literal["auto", "none"] | tuple[float, float] = "auto"
+    percent: tuple[float, float] | None = None
+
+
+class Raster:
+    """A raster opened to be predicted; one thread reads it at a time. Leaving its ``with`` block closes it.
+
+    Attributes:
+        height, width: pixels.
+        crs, transform, gcps: where it lies, as rasterio has it; None, identity and () where it does not say.
+        bands: numbers of the bands that are looked at, three of them.
+        palette: (256, 3), uint8, of a raster of palette indices, which are then looked up; else None.
+        scale: how values become 8 bits; None: they are 8 bits.
+
+    Raises:
+        MissingPackageError: rasterio is not installed.
+        DataError: missing, damaged, no raster, or without those bands.
+    """
+
+    def __init__(self, path: Path, bands: Bands, fill: Sequence[int] = (0, 0, 0)) -> None:
+        rasterio = rasterio_module()
+        if not path.is_file():
+            raise DataError(f"There is no raster {path}." if not path.is_dir() else f"{path} is a folder.")
+        self.path, self._fill, self._lock = path, np.asarray(fill, np.uint8), threading.Lock()
+        self._seen: dict[int, Valid] = {}
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
+                self._file = rasterio.open(path)
+        except gdal_errors() as error:
+            raise DataError(f"{path} cannot be opened: damaged, cut short, or no raster.", _reason(error)) from error
+        try:
+            self._look(bands)
+        except BaseException:
+            self._file.close()
+            raise
+
+    def _look(self, bands: Bands) -> None:
+        file = self._file
+        if not file.count:
+            raise DataError(f"{self.path.name} has no bands.", "Name one of its subdatasets instead.")
+        self.height, self.width = int(file.height), int(file.width)
+        self.crs, self.transform = file.crs, file.transform
+        self.gcps = file.gcps if not file.crs else ((), None)
+        self.bands = bands_of(file, bands.numbers)
+        kinds = {file.dtypes[band - 1] for band in self.bands}
+        if any(np.dtype(kind).kind not in "uif" for kind in kinds):
+            raise DataError(f"{self.path.name} holds complex values, and networks here look at images.")
+        self.palette = _palette(file, self.bands)
+        self._masked = np.dtype(kinds.pop()).kind == "f" or _has_mask(file, self.bands)
+        self.scale: Scale | None = None
+        if self.palette is None:
+            self.scale = self._scale(bands)
+
+    def _scale(self, bands: Bands) -> Scale | None:
+        eight = all(self._file.dtypes[band - 1] == "uint8" for band in self.bands)
+        if bands.scale == "none" or (bands.scale == "auto" and bands.percent is None and eight):
+            return None if eight else Scale((0.0,) * 3, (255.0,) * 3)
+        if bands.scale != "auto":
+            low, high = bands.scale
+            return Scale((low,) * 3, (high,) * 3)
+        return percentiles(self._samples(), *(bands.percent or (2.0, 98.0)))
+
+    def _samples(self) -> list[NDArray[Any]]:
+        """Valid values of each band in blocks that are spread over the raster."""
+        across = max(round((SAMPLED_BLOCKS * self.width / self.height) ** 0.5), 1)
+        down = max(SAMPLED_BLOCKS // across, 1)
+        found: list[list[NDArray[Any]]] = [[], [], []]
+        for top in _spread(self.height, SAMPLED_SIDE, down):
+            for left in _spread(self.width, SAMPLED_SIDE, across):
+                place = (top, min(top + SAMPLED_SIDE, self.height)), (left, min(left + SAMPLED_SIDE, self.width))
+                values, valid = self._read(place)
+                for band in range(3):
+                    found[band].append(values[band][valid] if valid is not None else values[band].ravel())
+        return [np.concatenate(parts) for parts in found]
+
+    @property
+    def phase(self) -> tuple[int, int]:
+        """How many pixels (down, right) its first pixel lies from where the map's coordinates are 0.
+
+        So a raster and a crop of it know the same lattice. (0, 0) where the raster is turned, or does not know where
+        it lies.
+        """
+        t = self.transform
+        if self.crs is None or t.b or t.d or not t.a or not t.e:
+            return 0, 0
+        down, right = t.f / t.e, t.c / t.a
+        return (round(down), round(right)) if max(abs(down), abs(right)) < LATTICE_LIMIT else (0, 0)
+
+    @property
+    def block_rows(self) -> int:
+        """Rows of a block of the file; whole blocks are decoded at a time."""
+        return max(int(self._file.block_shapes[band - 1][0]) for band in self.bands)
+
+    def read(self, first: int, last: int) -> NDArray[np.uint8]:
+        """Rows as RGB (rows, width, 3), uint8; pixels without data have the colour ``fill``.
+
+        Raises:
+            DataError: the file is damaged there.
+        """
+        values, valid = self._read(((first, last), (0, self.width)))
+        pixels = np.empty((*values.shape[1:], 3), np.uint8)
+        for channel in range(3):
+            pixels[..., channel] = self._eight(values[channel], channel)
+        if valid is not None:
+            pixels[~valid] = self._fill
+            with self._lock:
+                self._seen[first] = valid
+        return pixels
+
+    def _eight(self, values: NDArray[Any], channel: int) -> NDArray[np.uint8]:
+        if self.palette is not None:
+            return self.palette[values, channel]
+        return self.scale.apply(values, channel) if self.scale is not None else values
+
+    def _read(self, place: tuple[tuple[int, int], tuple[int, int]]) -> tuple[NDArray[Any], Valid | None]:
+        """The three bands (3, rows, columns), and where they have data; None: everywhere."""
+        chosen = sorted(set(self.bands))
+        try:
+            values = self._file.read(chosen, window=place)
+            valid = None
+            if self._masked:
+                valid = self._file.read_masks(chosen, window=place).min(axis=0) > 0
+                if values.dtype.kind == "f":
+                    valid &= np.isfinite(values).all(axis=0)
+        except gdal_errors() as error:
+            rows = f"{place[0][0]} to {place[0][1]}"
+            raise DataError(
+                f"{self.path} cannot be read in rows {rows}: damaged or cut short.", _reason(error)
+            ) from error
+        if len(chosen) < 3 or tuple(chosen) != self.bands:
+            values = values[[chosen.index(band) for band in self.bands]]
+        return values, None if valid is None or valid.all() else valid
+
+    def valid(self, first: int, last: int) -> Valid | None:
+        """Where rows that were read have data, (rows, width); None: everywhere. Rows before ``first`` are forgotten."""
+        if not self._masked:
+            return None
+        whole: Valid | None = None
+        with self._lock:
+            for start, valid in list(self._seen.items()):
+                end = start + len(valid)
+                if end <= first:
+                    del self._seen[start]
+                elif start < last:
+                    whole = np.ones((last - first, self.width), np.bool_) if whole is None else whole
+                    top, bottom = max(start, first), min(end, last)
+                    whole[top - first : bottom - first] = valid[top - start : bottom - start]
+        return whole
+
+    def empty(self, top: int, bottom: int, left: int, right: int) -> bool:
+        """Whether a part whose rows, from ``top`` on, were read at once has no data anywhere."""
+        with self._lock:
+            seen = self._seen.get(top)
+        return seen is not None and len(seen) >= bottom - top and not seen[: bottom - top, left:right].any()
+
+    def close(self) -> None:
+        self._file.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+
+def rasterio_module() -> Any:
+    """The package.
+
+    Raises:
+        MissingPackageError: it is not installed.
+    """
+    try:
+        import rasterio
+        import rasterio.shutil
+    except ImportError as error:
+        raise MissingPackageError("rasterio", "predicting rasters", "geo") from error
+    return rasterio
+
+
+def gdal_errors() -> tuple[type[Exception], ...]:
+    """What rasterio raises where GDAL fails; some of it comes through as it is."""
+    rasterio_module()
+    from rasterio._err import CPLE_BaseError
+    from rasterio.errors import RasterioError
+
+    return RasterioError, CPLE_BaseError
+
+
+def bands_of(file: Any, numbers: tuple[int, ...]) -> tuple[int, ...]:
+    """Numbers of the bands for red, green and blue, from 1.
+
+    Raises:
+        DataError: bands are asked for that the raster does not have.
+    """
+    if numbers:
+        wrong = [number for number in numbers if not 1 <= number <= file.count]
+        if wrong or len(numbers) not in (1, 3):
+            raise DataError(
+                f"There are no such bands {','.join(map(str, numbers))} in a raster of {file.count}.",
+                "Name three, such as 4,3,2, or one.",
+            )
+        return numbers * 3 if len(numbers) == 1 else numbers
+    meant = [band.name for band in file.colorinterp]
+    if all(name in meant for name in ("red", "green", "blue")):
+        return tuple(meant.index(name) + 1 for name in ("red", "green", "blue"))
+    colours = [number for number, name in enumerate(meant, 1) if name != "alpha"] or [1]
+    return (1, 2, 3) if colours[:3] == [1, 2, 3] else (colours[0],) * 3
+
+
+def _palette(file: Any, bands: tuple[int, ...]) -> NDArray[np.uint8] | None:
+    if len(set(bands)) != 1 or file.colorinterp[bands[0] - 1].name != "palette" or file.dtypes[bands[0] - 1] != "uint8":
+        return None
+    table = np.zeros((256, 3), np.uint8)
+    for index, colour in file.colormap(bands[0]).items():
+        table[index] = colour[:3]
+    return table
+
+
+def _has_mask(file: Any, bands: tuple[int, ...]) -> bool:
+    return any("all_valid" not in {flag.name for flag in file.mask_flag_enums[band - 1]} for band in bands)
+
+
+def _spread(length: int, side: int, count: int) -> list[int]:
+    """Where blocks of a side begin that are spread over a length."""
+    room = max(length - side, 0)
+    return sorted({round(room * (index + 0.5) / count) for index in range(count)})
+
+
+def _reason(error: Exception) -> str:
+    """What GDAL said, the first line of it."""
+    said = (str(error.__cause__ or error).strip().splitlines() or [""])[0]
+    return f"GDAL says: {said[:200]}" if said else ""
