@@ -15,6 +15,7 @@ from edpct.predict.engine import Engine
 from edpct.predict.stitch import Classes
 from edpct.predict.video.classes import predictor
 from edpct.predict.video.inbox import Inbox
+from edpct.predict.video.interrupt import Asked, interrupts_ask
 from edpct.predict.video.meter import Meter
 from edpct.predict.video.settings import VideoSettings
 from edpct.predict.video.sources import Frame, Pixels, Source
@@ -65,8 +66,7 @@ class Flight:
     """One prediction on one source.
 
     Threads: ``read`` takes frames; ``feed`` gives them to the engine as soon as a request is free; ``draw`` makes the
-    pictures in the frames' order and writes them. The source and the file are each touched by one thread only, so that
-    Ctrl-C, which Python gives to the main thread, can come at any moment.
+    pictures in the frames' order and writes them. The source and the file are each touched by one thread only.
     """
 
     def __init__(self, engine: Engine, source: Source, file: VideoFile | None, settings: VideoSettings) -> None:
@@ -96,16 +96,15 @@ class Flight:
         Raises:
             DataError, EngineError, RunError: the source, the engine or the disk failed; what was done before is kept.
         """
-        for thread in self._threads:
-            thread.start()
-        try:
-            self._watch(progress, window)
-        except KeyboardInterrupt:
-            self.stop("stopped")
-        except BaseException as error:
-            self._fail(error)
-        self._join()
-        return self._landed()
+        with interrupts_ask() as asked:
+            for thread in self._threads:
+                thread.start()
+            try:
+                self._watch(progress, window, asked)
+            except BaseException as error:
+                self._fail(error)
+            self._join()
+            return self._landed()
 
     def stop(self, why: Ended) -> None:
         """End soon: what is not predicted yet is left."""
@@ -196,24 +195,24 @@ class Flight:
 
     # ---- the main thread
 
-    def _watch(self, progress: Progress, window: Window | None) -> None:
+    def _watch(self, progress: Progress, window: Window | None, asked: Asked) -> None:
         total = self._total()
         if not total:
             said = time.monotonic()
-            while self._wait(window):
+            while self._wait(window, asked):
                 if time.monotonic() - said >= SECONDS_BETWEEN_LINES:
                     said = time.monotonic()
                     progress.say(f"  {self.meter.frames} frames, {self.meter.numbers(self.dropped)}")
             return
         with progress.task(self._source.name, total) as update:
-            while self._wait(window):
-                update(min(self.meter.frames + self.dropped, total), self.meter.numbers(self.dropped))
+            while self._wait(window, asked):
+                update(min(self.meter.frames + self.dropped, total - 1), self.meter.numbers(self.dropped))
             update(min(self.meter.frames + self.dropped, total), self.meter.numbers(self.dropped))
 
-    def _wait(self, window: Window | None) -> bool:
+    def _wait(self, window: Window | None, asked: Asked) -> bool:
         """Show the next picture, or wait a little for it; False once all is drawn."""
         picture = self._pictures.take(timeout=0.02 if window else 0.2)
-        if window is not None and not window.show(picture):
+        if asked.to_end or (window is not None and not window.show(picture)):
             self.stop("stopped")
         drawer = self._threads[-1]
         if picture is None and drawer.is_alive():
@@ -226,17 +225,10 @@ class Flight:
         return min((count for count in counts if count), default=0)
 
     def _join(self) -> None:
-        """Wait for the threads; Ctrl-C a second time does not break the file."""
-        end = time.monotonic() + PATIENCE
-        while True:
-            try:
-                for thread in self._threads[1:]:
-                    thread.join()
-                self._threads[0].join(max(0.0, end - time.monotonic()) if self._source.live else None)
-                self._workers.shutdown(wait=True, cancel_futures=True)
-                return
-            except KeyboardInterrupt:
-                continue
+        for thread in self._threads[1:]:
+            thread.join()
+        self._threads[0].join(PATIENCE if self._source.live else None)
+        self._workers.shutdown(wait=True, cancel_futures=True)
 
     def _landed(self) -> Flown:
         if self._file is not None:

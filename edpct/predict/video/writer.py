@@ -76,12 +76,12 @@ class VideoFile:
         if self._device is None:
             self._device = self._opened(even)
         if self._clocked:
-            if self.written - at * self._rate > 1:  # more than a frame ahead of the clock
-                return
-            while self._last is not None and at * self._rate - self.written > 1:
+            due, before, self._last = at * self._rate, self._last, even
+            while before is not None and due - self.written > 1:
                 self._look_at_disk()
-                self._add(self._last)
-            self._last = even
+                self._add(before)
+            if self.written - due > 1:  # more than a frame ahead of the clock
+                return
         self._add(even)
 
     def finish(self) -> None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -93,3 +96,42 @@ class Hooked(Engine):
         self._count += 1
         self._before(self._count - 1)
         return super().infer(images)
+
+
+@contextmanager
+def camera_server(frames: Sequence[Pixels], endless: bool = False) -> Iterator[str]:
+    """A camera as many drones have it: MJPEG over HTTP, real, on this machine. It hangs up after its frames, or begins
+    anew, 50 frames a second."""
+    pictures = [cv2.imencode(".jpg", frame)[1].tobytes() for frame in frames]
+
+    class Camera(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.send_header("Content-Type", "multipart/x-mixed-replace; boundary=frame")
+            self.end_headers()
+            try:
+                self.send_all()
+                while endless:
+                    self.send_all()
+            except OSError:
+                pass  # the client has what it wanted
+
+        def send_all(self) -> None:
+            for picture in pictures:
+                head = f"--frame\r\nContent-Type: image/jpeg\r\nContent-Length: {len(picture)}\r\n\r\n"
+                self.wfile.write(head.encode() + picture + b"\r\n")
+                time.sleep(0.02 if endless else 0)
+
+        def log_message(self, *said: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Camera)
+    server.daemon_threads, server.block_on_close = True, False
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_address[1]}/stream"
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
