@@ -45,8 +45,9 @@ def terminated_as_interrupted() -> Iterator[None]:
 def closing_line(flown: Flown, source: str) -> str:
     """How many frames, how fast, how late, and where they are."""
     began = {"stopped": "Stopped: ", "lost": f"{source} gave no more frames: "}.get(flown.ended, "")
+    frames = f"{flown.frames} {'frame' if flown.frames == 1 else 'frames'}"
     line = (
-        f"{began}{flown.frames} {'frame' if flown.frames == 1 else 'frames'} in {flown.seconds:.1f} s ({flown.fps:.1f} FPS), {flown.dropped} dropped; "
+        f"{began}{frames} in {flown.seconds:.1f} s ({flown.fps:.1f} FPS), {flown.dropped} dropped; "
         f"glass to glass {flown.latency_ms:.0f} ms, 95 % under {flown.latency_p95_ms:.0f} ms"
     )
     if flown.path is None:

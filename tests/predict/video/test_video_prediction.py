@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +17,7 @@ from edpct import Segmenter
 from edpct.errors import DataError, EngineError, RecipeError, RunError
 from edpct.predict.engine import Engine
 from edpct.predict.video import VideoSettings, fly, predict_video
-from edpct.progress import Silent
+from edpct.progress import Silent, Update
 from edpct.runtimes.session import Options
 
 CLASSES = VideoSettings(view="classes")
@@ -217,3 +219,30 @@ def test_a_window_without_a_desktop(engine: Engine, out: Path, monkeypatch: pyte
         fly(engine, Given(scenes(2)), out / "b.mkv", VideoSettings(show=True), Silent())
     assert "opencv-python in place of opencv-python-headless" in caught.value.hint
     assert list(out.iterdir()) == []
+
+
+# ---- what a person sees meanwhile
+
+
+class Recorder:
+    """Keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.titles: list[tuple[str, int]] = []
+        self.done: list[int] = []
+
+    @contextmanager
+    def task(self, title: str, total: int, start: int = 0) -> Iterator[Update]:
+        self.titles.append((title, total))
+        yield lambda done, note: self.done.append(done)
+
+    def say(self, text: str) -> None:
+        pass
+
+
+@pytest.mark.parametrize(("settings", "total"), [({}, 12), ({"frames": 3}, 3), ({"seconds": 0.5}, 5)])
+def test_progress_goes_to_the_end_once(engine: Engine, out: Path, settings: dict[str, float], total: int) -> None:
+    video, seen = write_video(out / "a.mkv", scenes(12), rate=10), Recorder()
+    predict_video(engine, str(video), out / "b.mp4", VideoSettings(**settings), seen)  # type: ignore[arg-type]
+    assert seen.titles == [("a.mkv", total)]
+    assert seen.done == sorted(seen.done) and seen.done.count(total) == 1 and seen.done[-1] == total
