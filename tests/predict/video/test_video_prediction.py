@@ -81,8 +81,12 @@ def test_resized_frames_keep_their_proportions_and_take_one_inference(
     frames, inferences = scenes(4, *size), list[int]()
     with Hooked(toy, inferences.append) as engine:
         fly(engine, Given(frames), out / "b.mkv", VideoSettings(view="classes", fit="resize"), Silent())
+        shown = engine.shown
     np.testing.assert_array_equal(read_classes(out / "b.mkv"), [expected_classes(rgb(frame)) for frame in frames])
     assert len(inferences) == 4
+    small = rgb(frames[-1])[::4, ::4]
+    rest = [(0, SIDE - side) for side in small.shape[:2]]
+    np.testing.assert_array_equal(shown, np.pad(small, [*rest, (0, 0)], mode="symmetric")[None])
 
 
 @pytest.mark.parametrize(("live", "windows"), [(False, True), (True, False)])
@@ -129,6 +133,7 @@ def test_the_newest_frame_wins(toy: Path, out: Path) -> None:
     def give(index: int) -> None:
         if index == 1:
             assert begun.wait(60)
+        time.sleep(0.005)  # time enough to take one too early
         if index == len(frames):
             all_given.set()
 

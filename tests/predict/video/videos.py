@@ -86,7 +86,7 @@ class Given:
 
 
 class Hooked(Engine):
-    """An engine that calls ``before`` with the number of each inference."""
+    """An engine that calls ``before`` with the number of each inference, and keeps what it was last shown."""
 
     def __init__(self, path: Path, before: Callable[[int], None], **settings: Any) -> None:
         super().__init__(path, runtime="onnxruntime", **settings)
@@ -94,6 +94,7 @@ class Hooked(Engine):
 
     def infer(self, images: Pixels) -> Any:
         self._count += 1
+        self.shown = images
         self._before(self._count - 1)
         return super().infer(images)
 
