@@ -30,6 +30,7 @@ LARGEST_RATIO = 200
 RATIO_COUNTS_FROM = 2**20  # bytes unpacked
 _CHUNK = 2**20
 _ENCRYPTED = 0x1
+_BEGINS = (b"PK\x03\x04", b"PK\x05\x06")  # a member; the end of an archive without members
 # What zipfile and zlib raise on damaged input, beside OSError.
 _DAMAGE = (
     zipfile.BadZipFile, zlib.error, struct.error, EOFError, NotImplementedError, RuntimeError, ValueError, IndexError,
@@ -110,6 +111,9 @@ class Package:
 
     def _opened(self) -> zipfile.ZipFile:
         try:
+            self._file.seek(0)
+            if self._file.read(4) not in _BEGINS:  # zipfile would skip what stands before: a program, say
+                raise zipfile.BadZipFile
             return zipfile.ZipFile(self._file)
         except (*_DAMAGE, OSError) as error:
             raise EngineError(f"{self.path.name} is no zip archive, or only part of one.", "Copy it again.") from error
