@@ -16,9 +16,10 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 # From the top to the bottom; a part may import what stands lower, and itself.
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("cli",),
-    ("run",),
+    ("package", "run"),
     ("bench", "distillation", "export", "predict", "pruning"),
     ("training",),  # a stage too, but its loop and its loss are what distillation is built of
+    ("archive",),
     ("runtimes",),  # its torch row rebuilds a checkpoint
     ("data", "models"),
     ("card",),
@@ -34,7 +35,7 @@ HEAVY = {
     "torchvision",
 }  # fmt: skip
 # What a drone imports, as paths inside the package; the torch session is the workstation's.
-LIGHT = ("data/", "runtimes/", "bench/", "predict/", "cli/", "recipe/", "weights/",
+LIGHT = ("data/", "runtimes/", "bench/", "predict/", "archive/", "package/", "cli/", "recipe/", "weights/",
          "task.py", "card.py", "errors.py", "progress.py",
          "run/folder.py", "run/plan.py", "run/__init__.py", "__init__.py")  # fmt: skip
 NOT_LIGHT = ("runtimes/torch_network.py",)

@@ -22,7 +22,9 @@ def bench_command(
         None, "--data", help="Dataset folder for mIoU; where the engine's data lay if not given."
     ),
     layout: o.Layout = None,
-    runtime: str = typer.Option(None, "--runtime", help="Only this runtime; all that fit and open if not given."),
+    runtime: str = typer.Option(
+        None, "--runtime", is_eager=True, help="Only this runtime; all that fit and open if not given."
+    ),
     device: str = typer.Option("", "--device", help="cpu, cuda or tensorrt, where a runtime has several."),
     threads: int = typer.Option(0, "--threads", help="CPU threads; 0: all cores."),
     batch: list[int] = typer.Option([1], "--batch", help="Images an inference; repeat for a sweep."),

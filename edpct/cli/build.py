@@ -10,7 +10,12 @@ from edpct.cli import options as o
 
 
 def build_command(
-    onnx: Path = typer.Option(..., "--onnx", help="ONNX file written by edpct; its types are the plan's precision."),
+    onnx: Path = typer.Option(
+        ...,
+        "--onnx",
+        help="ONNX file written by edpct, or a package; its types are the plan's precision.",
+        callback=o.onnx_file,
+    ),
     target: str = typer.Option("auto", "--target", help="auto, tensorrt or jetson-orin (on the GPU itself), or rtx."),
     out: Path = typer.Option(None, "--out", help="The plan; beside the ONNX file if not given."),
     batch: str = typer.Option(None, "--batch", help="Of an open batch axis: least,best,most.  [default: 1,1,16]"),
@@ -25,6 +30,7 @@ def build_command(
     low_memory: bool = typer.Option(None, "--low-memory", help="For a Jetson with 8 GB."),
 ) -> None:
     """Build a TensorRT plan of an ONNX file, with a sidecar that says what it is."""
+    from edpct.archive.locate import beside
     from edpct.cli.screen import screen
     from edpct.errors import MissingPackageError, RecipeError
     from edpct.export.build import build_plan, choose_target
@@ -44,7 +50,7 @@ def build_command(
         raise MissingPackageError("tensorrt", "building a plan", "rtx")
     if chosen not in TARGETS:
         raise RecipeError(f"There is no target '{target}'.", f"Choose from: auto, {', '.join(TARGETS)}.")
-    plan = out or onnx.with_suffix(".plan")
+    plan = out or beside(onnx, ".plan")
     if onnx.suffix != ".onnx":
         raise RecipeError(f"{onnx} is no .onnx file.", "Plans are built of ONNX files; write one with: edpct export")
     if plan.suffix not in (".plan", ".engine"):

@@ -26,6 +26,7 @@ def export_command(
     tolerance: float = typer.Option(1e-3, "--tolerance", help="Largest difference from torch, of the logits' range."),
 ) -> None:
     """Write a checkpoint as ONNX, and compare it with torch on real images."""
+    from edpct.archive.locate import beside
     from edpct.cli.packages import require_compress
     from edpct.cli.screen import screen, show_table
     from edpct.errors import RecipeError
@@ -42,7 +43,6 @@ def export_command(
     recipe = load_recipe(ExportRecipe, None, flags)
     require_compress("exporting")
     from edpct.run.export import export, table_of
-    from edpct.weights import beside
 
     path = out or beside(checkpoint, ".onnx")
     o.check_output(path, ".onnx", checkpoint)

@@ -13,6 +13,7 @@ from edpct.cli.compress import compress_command
 from edpct.cli.data import data_app
 from edpct.cli.doctor import doctor_command
 from edpct.cli.export import export_command
+from edpct.cli.package import package_command
 from edpct.cli.predict import predict_command
 from edpct.cli.prune import prune_command
 from edpct.cli.quantise import quantise_command
@@ -39,6 +40,7 @@ app.command("compare")(compare_command)
 app.command("export")(export_command)
 app.command("quantise")(quantise_command)
 app.command("build")(build_command)
+app.command("package")(package_command)
 app.command("doctor")(doctor_command)
 app.command("recipe")(recipe_command)
 app.add_typer(data_app, name="data")

@@ -8,35 +8,58 @@ from typing import Annotated, Any
 import typer
 
 from edpct.data.layouts import layout_names
-from edpct.weights import SHIPPED, shipped
+from edpct.weights import SHIPPED
 
 
-def _named(value: Path | None) -> Path | None:
-    return None if value is None else shipped(value)
+def _checkpoint(value: Path | None) -> Path | None:
+    from edpct.archive.locate import located
+
+    return None if value is None else located(value, suffixes=(".safetensors", ".pt"))
 
 
-def _each_named(values: list[Path]) -> list[Path]:
-    return [shipped(value) for value in values]
+def onnx_file(value: Path) -> Path:
+    """Callback of options that take an ONNX file: also the one of a package."""
+    from edpct.archive.locate import located
+
+    return located(value, suffixes=(".onnx",))
+
+
+def _engines(context: typer.Context, values: list[Path]) -> list[Path]:
+    from edpct.archive.locate import located
+
+    runtime = context.params.get("runtime") or ""  # there already where the command's --runtime is eager
+    return [located(value, runtime=runtime) for value in values]
+
+
+def _engine(context: typer.Context, value: Path) -> Path:
+    return _engines(context, [value])[0]
 
 
 _OWN = f"or weights that come with edpct ({', '.join(SHIPPED)})"
-TEACHER = typer.Option("--teacher", help=f"Checkpoint of the teacher (.pt or .safetensors), {_OWN}.", callback=_named)
+TEACHER = typer.Option(
+    "--teacher", help=f"Checkpoint of the teacher (.pt or .safetensors), {_OWN}.", callback=_checkpoint
+)
 Teacher = Annotated[Path | None, TEACHER]
 NeededTeacher = Annotated[Path, TEACHER]
 Checkpoint = Annotated[
-    Path, typer.Option("--checkpoint", help=f"Checkpoint of edpct (.pt or .safetensors), {_OWN}.", callback=_named)
+    Path, typer.Option("--checkpoint", help=f"Checkpoint of edpct (.pt or .safetensors), {_OWN}.", callback=_checkpoint)
 ]
 Engines = Annotated[
     list[Path],
     typer.Option(
         "--engine",
-        help=f"Engine file (.onnx, .plan, .pt, .safetensors), {_OWN}; repeat for more.",
-        callback=_each_named,
+        help=f"Engine file (.onnx, .plan, .pt, .safetensors), a package (student.zip, student.zip:NAME), {_OWN}; "
+        "repeat for more.",
+        callback=_engines,
     ),
 ]
 Engine = Annotated[
     Path,
-    typer.Option("--engine", help=f"Engine file (.onnx, .plan, .pt, .safetensors), {_OWN}.", callback=shipped),
+    typer.Option(
+        "--engine",
+        help=f"Engine file (.onnx, .plan, .pt, .safetensors), a package (student.zip, student.zip:NAME), {_OWN}.",
+        callback=_engine,
+    ),
 ]
 Model = Annotated[
     str | None,

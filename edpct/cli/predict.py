@@ -28,7 +28,7 @@ def predict_command(
     engine: o.Engine,
     source: str = typer.Option(..., "--input", help="An image, a folder of images, or a raster (GeoTIFF …)."),
     out: Path = typer.Option(..., "--out", help="File, or folder, to write."),
-    runtime: str = typer.Option("", "--runtime", help="The first that opens the engine if not given."),
+    runtime: str = typer.Option("", "--runtime", is_eager=True, help="The first that opens the engine if not given."),
     device: str = typer.Option("", "--device", help="cpu, cuda …, where the runtime has several."),
     threads: int = typer.Option(0, "--threads", help="CPU threads; 0: all cores."),
     streams: int = typer.Option(2, "--streams", help="Windows in flight at once, where the runtime can."),

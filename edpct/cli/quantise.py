@@ -10,7 +10,7 @@ from edpct.cli import options as o
 
 
 def quantise_command(
-    onnx: Path = typer.Option(..., "--onnx", help="FP32 ONNX file written by edpct, not fused."),
+    onnx: Path = typer.Option(..., "--onnx", help="FP32 ONNX file written by edpct, not fused.", callback=o.onnx_file),
     precision: str = typer.Option("int8", "--precision", help="int8 or fp16."),
     out: Path = typer.Option(None, "--out", help="The ONNX file; beside the other, with -int8 or -fp16, if not given."),
     data: o.Data = None,
@@ -28,6 +28,7 @@ def quantise_command(
     seed: o.Seed = None,
 ) -> None:
     """Write an FP32 ONNX file in INT8 (or FP16) that keeps its mIoU, and show what it costs on val."""
+    from edpct.archive.locate import beside
     from edpct.cli.packages import require_compress
     from edpct.cli.screen import screen, show_table
     from edpct.errors import RecipeError
@@ -44,7 +45,7 @@ def quantise_command(
     require_compress("quantising")
     from edpct.run.quantise import quantise, tables_of
 
-    path = out or onnx.with_name(f"{onnx.stem}-{precision}.onnx")
+    path = out or beside(onnx, ".onnx").with_name(f"{onnx.stem}-{precision}.onnx")
     o.check_output(path, ".onnx", onnx)
     if out is None and path.exists():
         raise RecipeError(f"{path} is there already.", "Give another file with --out, or remove it.")

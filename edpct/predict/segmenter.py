@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from typing_extensions import Self
 
+from edpct.archive.locate import located
 from edpct.card import Card
 from edpct.errors import DataError, EngineError
 from edpct.predict import draw
@@ -19,7 +20,6 @@ from edpct.predict.engine import Engine
 from edpct.predict.mosaic import OVERLAP, mosaic
 from edpct.predict.stitch import FULL, Grid
 from edpct.runtimes.session import Options
-from edpct.weights import shipped
 
 Frame = NDArray[np.uint8]
 Mask = NDArray[np.uint8]
@@ -39,7 +39,8 @@ class Segmenter:
     All methods may be called from several threads at once; as many of them run at a time as there are ``streams``.
 
     Args:
-        engine: .onnx, .plan, .engine, or a checkpoint where torch is installed.
+        engine: .onnx, .plan, .engine, or a checkpoint where torch is installed; a package, "student.zip", for the
+            engine in it that is best here, or "student.zip:student-fp16.onnx" for one by name.
         runtime: "onnxruntime", "openvino", "tensorrt" ...; empty: the first that opens the file and is installed.
         device: "cpu", "cuda" ..., where the runtime has several; empty: its first.
         order: of a frame's channels: "rgb", or "bgr" as OpenCV has them.
@@ -64,7 +65,7 @@ class Segmenter:
         if order not in ("rgb", "bgr"):
             raise EngineError(f"There is no order of channels '{order}'.", "Choose from: rgb, bgr.")
         options = Options(threads=threads, streams=streams)
-        self._engine = Engine(shipped(Path(engine)), runtime=runtime, device=device, options=options)
+        self._engine = Engine(located(Path(engine), runtime=runtime), runtime=runtime, device=device, options=options)
         self._threads = ThreadPoolExecutor(max(streams, 1), thread_name_prefix="edpct-segmenter")
         self._order, self._overlap = order, overlap
         task = self._engine.task

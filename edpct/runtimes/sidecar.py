@@ -157,9 +157,18 @@ def load_plan(plan: Path, *, builder: str, version: str, compute_capability: str
     if is_trusted(plan) and not sidecar_path(plan).exists():
         return None, _read(plan)
     sidecar = read_sidecar(plan)
+    check_fit(plan, sidecar, builder=builder, version=version, compute_capability=compute_capability)
+    return sidecar, _vouched(plan, sidecar)
+
+
+def check_fit(plan: Path, sidecar: Sidecar, *, builder: str, version: str, compute_capability: str) -> None:
+    """Refuse a plan that was built for something else than this machine; needs the sidecar only. See :func:`load_plan`.
+
+    Raises:
+        EngineError: another builder, version, operating system or GPU.
+    """
     _check_origin(plan, sidecar, builder, version)
     _check_machine(plan, sidecar, compute_capability)
-    return sidecar, _vouched(plan, sidecar)
 
 
 def check_plan(plan: Path) -> None:
