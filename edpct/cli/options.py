@@ -15,7 +15,7 @@ def _named(value: Path | None) -> Path | None:
     return None if value is None else shipped(value)
 
 
-def _each_named(values: list[Path]) -> list[Path]:
+def _each_named(values: Any) -> list[Path]:  # of paths; on Python 3.10 typer stumbles over list[Path] here
     return [shipped(value) for value in values]
 
 
