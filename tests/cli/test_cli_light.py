@@ -311,7 +311,7 @@ def test_of_the_processes_of_a_launcher_one_says_what_is_wrong(tmp_path: Path, c
 
 
 def test_no_callback_takes_a_generic_type() -> None:
-    """Typer asks whether it is a class; on Python 3.10, which is a Jetson's, list[Path] says yes and every command ends."""
+    """Typer asks whether it is a class; on Python 3.10, a Jetson's, list[Path] says yes, and every command ends."""
     import typing
 
     from edpct.cli.main import app
