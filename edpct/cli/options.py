@@ -24,7 +24,7 @@ def onnx_file(value: Path) -> Path:
     return located(value, suffixes=(".onnx",))
 
 
-def _engines(context: typer.Context, values: list[Path]) -> list[Path]:
+def _engines(context: typer.Context, values: Any) -> list[Path]:  # typer stumbles over list[Path] on Python 3.10
     from edpct.archive.locate import located
 
     runtime = context.params.get("runtime") or ""  # there already where the command's --runtime is eager

@@ -310,3 +310,19 @@ def test_of_the_processes_of_a_launcher_one_says_what_is_wrong(tmp_path: Path, c
         said.append(done.stderr)
     assert said[0].startswith("edpct: ") and str(tmp_path / "none") in said[0]
     assert said[1] == ""
+
+
+def test_no_callback_takes_a_generic_type() -> None:
+    """Typer asks whether it is a class; on Python 3.10, a Jetson's, list[Path] says yes, and every command ends."""
+    import typing
+
+    from edpct.cli.main import app
+
+    commands = [command.callback for command in app.registered_commands]
+    hints = [typing.get_type_hints(command, include_extras=True) for command in commands if command is not None]
+    settings = [given for hint in hints for kind in hint.values() for given in getattr(kind, "__metadata__", ())]
+    callbacks = [given.callback for given in settings if getattr(given, "callback", None) is not None]
+    assert callbacks
+    for callback in callbacks:
+        taken = [kind for name, kind in typing.get_type_hints(callback).items() if name != "return"]
+        assert not any(typing.get_origin(kind) in (list, tuple, dict, set) for kind in taken), callback.__name__
