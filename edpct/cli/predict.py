@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import typer
 
@@ -26,15 +26,23 @@ LOOK = "Images and video"
 
 def predict_command(
     engine: o.Engine,
-    source: str = typer.Option(..., "--input", help="An image, a folder of images, or a raster (GeoTIFF …)."),
-    out: Path = typer.Option(..., "--out", help="File, or folder, to write."),
+    source: str = typer.Option(
+        ...,
+        "--input",
+        help="An image, a folder of images, a raster (GeoTIFF …), a video file, camera:0, an address (rtsp://…), or a "
+        "GStreamer pipeline.",
+    ),
+    out: Path = typer.Option(None, "--out", help="File, or folder, to write."),
     runtime: str = typer.Option("", "--runtime", is_eager=True, help="The first that opens the engine if not given."),
     device: str = typer.Option("", "--device", help="cpu, cuda …, where the runtime has several."),
     threads: int = typer.Option(0, "--threads", help="CPU threads; 0: all cores."),
     streams: int = typer.Option(2, "--streams", help="Windows in flight at once, where the runtime can."),
     overlap: int = typer.Option(32, "--overlap", help="Pixels that neighbouring windows share."),
     view: str = typer.Option(
-        None, "--view", help="classes (a PNG of class indices), mask, overlay or side-by-side.  [default: classes]"
+        None,
+        "--view",
+        help="classes (indices; images: a PNG with a palette), mask, overlay or side-by-side.  [default: classes of "
+        "images, overlay of video]",
     ),
     opacity: float = typer.Option(0.5, "--opacity", help="Of the overlay, 0..1."),
     bands: str = typer.Option(
@@ -51,32 +59,60 @@ def predict_command(
     smallest: int = typer.Option(16, "--smallest", help="Pixels; smaller polygons go to their neighbours."),
     simplify: float = typer.Option(1.0, "--simplify", help="Pixels that a polygon's outline may move; 0: none."),
     json_file: Path = typer.Option(None, "--json", help="Write pixels and area per class to this file."),
+    fit: str = typer.Option(
+        "auto",
+        "--fit",
+        help="Of video: windows (all detail) or resize (one inference a frame); auto: resize where it is live.",
+    ),
+    show: bool = typer.Option(False, "--show", help="Show the video in a window; q or Esc stops."),
+    hud: bool = typer.Option(True, "--hud/--no-hud", help="FPS, latency and classes on the video."),
+    realtime: bool = typer.Option(False, "--realtime", help="Take a video file as if it were a camera."),
+    seconds: float = typer.Option(0.0, "--seconds", help="Of the video; 0: all, or until it is stopped."),
+    frames: int = typer.Option(0, "--frames", help="Of the video; 0: all, or until it is stopped."),
+    rate: float = typer.Option(0.0, "--rate", help="Frames a second written of a live source; 0: as it says."),
+    codec: str = typer.Option("", "--codec", help="Four characters, such as avc1.  [default: mp4v, MJPG or FFV1]"),
 ) -> None:
-    """Classify every pixel of an image, a folder of images, or a GeoTIFF of any size.
+    """Classify every pixel of an image, a folder of images, a GeoTIFF of any size, a video or a camera.
 
-    What is stopped goes on where it was when the same command is run again.
+    A folder or a raster that is stopped goes on where it was when the same command is run again.
     """
+    from edpct.cli.predict_video import run_video
     from edpct.cli.screen import screen
     from edpct.errors import DataError, RunError
+    from edpct.predict.draw import VIEWS
     from edpct.predict.engine import Engine
-    from edpct.predict.pictures import VIEWS, PictureSettings
+    from edpct.predict.pictures import PictureSettings
     from edpct.predict.raster.job import RasterSettings
     from edpct.predict.raster.polygons import Outlines, check_polygon_file
+    from edpct.predict.video import VideoSettings, is_video
     from edpct.runtimes.session import Options
 
     if view is not None and view not in VIEWS:
         raise RunError(f"There is no view '{view}'.", f"Choose from: {', '.join(VIEWS)}.")
     if overlap < 0 or streams < 1 or not 0 <= opacity <= 1 or smallest < 0 or simplify < 0:
         raise RunError("--overlap, --smallest and --simplify begin at 0, --streams at 1, --opacity lies in 0..1.")
+    chosen = _bands(bands, scale, percentiles)
+    shown = next((name for name in VIEWS if name == view), None)
+    options = Options(threads=threads, streams=streams)
+    if is_video(source):
+        video = VideoSettings(
+            view=shown or "overlay", fit=cast(Any, fit), overlap=overlap, opacity=opacity, hud=hud, show=show,
+            realtime=realtime, seconds=seconds, frames=frames, rate=rate, codec=codec,
+        )  # fmt: skip
+        _only_of_rasters(probabilities, polygons)
+        with Engine(engine, runtime=runtime, device=device, options=options) as opened:
+            run_video(opened, source, out, video)
+        return
     given = Path(source)
     if not given.exists():
         raise DataError(f"There is no {source}.", "Check --input.")
-    chosen = _bands(bands, scale, percentiles)
+    if out is None:
+        raise RunError("There is nowhere to put the result.", "Give --out FILE, or --out FOLDER for a folder.")
     if polygons is not None:
         check_polygon_file(polygons)
     maps = RasterSettings(chosen, overlap, probabilities, polygons, Outlines(smallest, simplify))
-    pictures = PictureSettings(next((name for name in VIEWS if name == view), "classes"), opacity, overlap, chosen)
-    with Engine(engine, runtime=runtime, device=device, options=Options(threads=threads, streams=streams)) as opened:
+    pictures = PictureSettings(shown or "classes", opacity, overlap, chosen)
+    with Engine(engine, runtime=runtime, device=device, options=options) as opened:
         if given.is_dir():
             _folder(opened, given, out, pictures, maps, json_file, screen())
         elif _is_picture(given):
@@ -97,7 +133,7 @@ def _only_of_rasters(probabilities: bool, polygons: Path | None) -> None:
 
     if probabilities or polygons is not None:
         raise RunError(
-            "--probabilities and --polygons are for rasters.", "Save the image as TIFF: gdal_translate IN OUT.tif"
+            "--probabilities and --polygons are for rasters.", "An image becomes one with: gdal_translate IN OUT.tif"
         )
 
 

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Literal, get_args
+
 import numpy as np
 from numpy.typing import NDArray
 
 Pixels = NDArray[np.uint8]
+View = Literal["classes", "mask", "overlay", "side-by-side"]
+"""What is shown of a prediction: class indices, their colours, those over the image, or beside it."""
+VIEWS: tuple[View, ...] = get_args(View)
 
 
 def overlay(image: Pixels, drawn: Pixels, opacity: float) -> Pixels:

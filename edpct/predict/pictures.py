@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +18,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from edpct import __version__
 from edpct.data.samples import MAX_PIXELS
 from edpct.errors import DataError, EdpctError, RunError
-from edpct.predict.draw import overlay, side_by_side
+from edpct.predict.draw import View, overlay, side_by_side
 from edpct.predict.engine import Engine
 from edpct.predict.mosaic import OVERLAP, mosaic
 from edpct.predict.raster.read import Bands, Raster
@@ -26,8 +26,6 @@ from edpct.predict.stitch import Grid
 from edpct.progress import Progress
 from edpct.runtimes.artefact import sha256_of
 
-View = Literal["classes", "mask", "overlay", "side-by-side"]
-VIEWS: tuple[View, ...] = get_args(View)
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
 STATE = ".edpct-predict.json"
 QUALITY = 92  # of JPEG

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from edpct.errors import RecipeError
+from edpct.predict.draw import View
 from edpct.predict.mosaic import OVERLAP
 
-View = Literal["overlay", "side-by-side", "mask", "classes"]
 Fit = Literal["auto", "windows", "resize"]
 
 
