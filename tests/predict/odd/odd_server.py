@@ -1,0 +1,87 @@
+"""The real command, many times and fast: one process imports it, and forks a child for every call."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+SECONDS = 60  # after which a child is ended: it hangs
+BYTES = 8 << 30  # of address space of a child, so that a claim that is believed does not take the machine with it
+SERVER = f"""
+import json, os, resource, signal, sys
+import edpct.archive.locate, onnxruntime, pyogrio.raw, rasterio.features, rasterio.shutil, rasterio.warp, shapely
+import edpct.predict.pictures, edpct.predict.raster.job, edpct.predict.video
+from edpct.cli.main import main
+sys.argv = ["edpct", "predict", "--engine", "none", "--input", "none.tif", "--out", "none"]
+try:
+    main()  # imports what a command imports; it says that there is no none.tif
+except SystemExit:
+    pass
+print("ready", flush=True)
+for line in sys.stdin:
+    job = json.loads(line)
+    child = os.fork()
+    if child == 0:
+        for number, name in ((1, "out"), (2, "err")):
+            file = os.open(job["log"] + name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+            os.dup2(file, number)
+        os.chdir(job["cwd"])
+        signal.alarm({SECONDS})
+        resource.setrlimit(resource.RLIMIT_AS, ({BYTES}, {BYTES}))
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        sys.argv = ["edpct", *job["arguments"]]
+        code = 70
+        try:
+            main()
+        except SystemExit as stop:
+            code = stop.code if isinstance(stop.code, int) else 0 if stop.code is None else 1
+        except BaseException:
+            import traceback
+            traceback.print_exc()
+            code = 1
+        sys.stdout.flush(); sys.stderr.flush()
+        os._exit(code)
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+"""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """How the command ended; a code below 0 is the signal that ended it, -14 that it hung."""
+
+    code: int
+    out: str
+    err: str
+
+
+Edpct = Callable[..., Answer]
+"""edpct(folder to run in, *arguments)"""
+
+
+@contextmanager
+def serving(environment: dict[str, str]) -> Iterator[Edpct]:
+    """What runs the command. What it says goes to files beside the folder that it runs in."""
+    command = [sys.executable, "-c", SERVER]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
+    ) as process:
+        assert process.stdin is not None and process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+
+        def run(here: Path, *arguments: object) -> Answer:
+            assert process.stdin is not None and process.stdout is not None
+            log = f"{here}."
+            job = {"arguments": [str(argument) for argument in arguments], "cwd": str(here), "log": log}
+            process.stdin.write(json.dumps(job) + "\n")
+            process.stdin.flush()
+            code = int(process.stdout.readline())
+            said = (Path(log + name).read_text(encoding="utf-8", errors="backslashreplace") for name in ("out", "err"))
+            return Answer(code, *said)
+
+        yield run
+        process.stdin.close()
