@@ -64,7 +64,12 @@ def _bug(error: Exception) -> NoReturn:
 
 
 def _stop(code: int, what: str, hint: str) -> NoReturn:
-    typer.echo(f"edpct: {what}", err=True)
+    typer.echo(f"edpct: {_on_one_line(what)}", err=True)
     if hint:
-        typer.echo(f"       {hint}", err=True)
+        typer.echo(f"       {_on_one_line(hint)}", err=True)
     raise typer.Exit(code)
+
+
+def _on_one_line(text: str) -> str:
+    """Names of files may hold line breaks and commands to the terminal; these are shown as escapes."""
+    return "".join(sign if sign.isprintable() else repr(sign)[1:-1] for sign in text)

@@ -118,6 +118,11 @@ def predict_raster(engine: Engine, source: Path, out: Path, settings: RasterSett
         return Mapped(files, *size, census.pixels, census.square_metres, on, drawn, begun, seconds)
 
 
+def probabilities_file(out: Path) -> Path:
+    """Where the probabilities beside a map go."""
+    return out.with_name(f"{out.stem}-probabilities{out.suffix}")
+
+
 def _facts(engine: Engine, raster: Raster, settings: RasterSettings) -> dict[str, Any]:
     """What the rows depend on."""
     stat = raster.path.stat()
@@ -221,7 +226,7 @@ def _write(
     tags = {"EDPCT": __version__, "ENGINE": engine.path.name, "NETWORK": engine.card.network}
     files = [out]
     if settings.probabilities:
-        files.append(out.with_name(f"{out.stem}-probabilities{out.suffix}"))
+        files.append(probabilities_file(out))
         write_probabilities(folder / "shares.u8", raster, engine.task, tags, files[1])
     write_classes(folder / "classes.u8", overviews.finish(), raster, engine.task, tags, out)
     return tuple(files)

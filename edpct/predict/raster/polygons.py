@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edpct.errors import MissingPackageError, RunError
+from edpct.predict.part import part_of
 from edpct.predict.raster.ground import EQUAL_AREA
 from edpct.predict.raster.read import Raster, rasterio_module
 from edpct.task import Task
@@ -46,8 +48,10 @@ def check_polygon_file(path: Path) -> None:
     """
     if path.suffix.lower() not in SUFFIXES:
         raise RunError(f"Polygons are written as .geojson or .gpkg, and {path.name} is neither.")
-    if not path.resolve().parent.is_dir():
+    if not path.parent.is_dir():
         raise RunError(f"There is no folder {path.parent} for {path.name}.", "Make it first.")
+    if path.is_dir():
+        raise RunError(f"{path} is a folder.", "Name a file in it.")
     _shapely()
     if path.suffix.lower() == ".gpkg":
         _pyogrio()
@@ -69,7 +73,7 @@ def write_polygons(classes: Path, like: Raster, task: Task, outlines: Outlines, 
     labels, shapes = _drawn(classes, task.ignore_index, outlines)
     shapes = _moved(shapes, like.transform)
     areas = _square_metres(shapes, like.crs)
-    grown = out.with_name(f".{out.name}.part{out.suffix}")
+    grown = part_of(out, out.suffix)
     try:
         if out.suffix.lower() == ".gpkg":
             _write_geopackage(grown, labels, shapes, areas, like.crs, task)
@@ -79,7 +83,8 @@ def write_polygons(classes: Path, like: Raster, task: Task, outlines: Outlines, 
     except OSError as error:
         raise RunError(f"{out} cannot be written: {error.strerror or error}.", "Choose another file.") from error
     finally:
-        grown.unlink(missing_ok=True)
+        with suppress(OSError):
+            grown.unlink()
     return len(labels)
 
 

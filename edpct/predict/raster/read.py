@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from typing_extensions import Self
 
 from edpct.errors import DataError, MissingPackageError
+from edpct.predict.part import is_text
 from edpct.predict.raster.scale import Scale, percentiles
 
 Valid = NDArray[np.bool_]
@@ -62,6 +63,8 @@ class Raster:
         rasterio = rasterio_module()
         if not path.is_file():
             raise DataError(f"There is no raster {path}." if not path.is_dir() else f"{path} is a folder.")
+        if not is_text(str(path)):
+            raise DataError(f"The name of {path} is not UTF-8, and GDAL cannot open it.", "Rename it.")
         self.path, self._fill, self._lock = path, np.asarray(fill, np.uint8), threading.Lock()
         self._seen: dict[int, Valid] = {}
         with rasterio.Env():  # or GDAL writes its warnings to stderr

@@ -34,7 +34,7 @@ class Scale:
     def _linear(self, values: NDArray[Any], band: int) -> NDArray[np.uint8]:
         low, high = self.low[band], self.high[band]
         exact = np.float64 if values.dtype.itemsize > 4 or values.dtype.kind != "f" else np.float32  # far from 0, too
-        real = values.astype(exact)
+        real: NDArray[Any] = values.astype(exact)
         real *= exact(0.5)  # of halves, no difference leaves the range
         real -= exact(low / 2)
         real /= exact(high / 2 - low / 2)

@@ -23,5 +23,5 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def edpct(cli_environment: dict[str, str]) -> Iterator[Edpct]:
-    with serving(cli_environment) as run:
+    with serving(cli_environment | {"PYTHONIOENCODING": "ascii:strict"}) as run:
         yield run

@@ -176,9 +176,8 @@ def _masked(shape: str, how: str, folder: Path) -> Meant:
     write_raster(path, layers, photometric=photometric, alpha="yes")
     if how == "five-and-alpha":
         with rasterio.open(path, "r+") as file:
-            file.colorinterp = [
-                ColorInterp[name] for name in (["red", "green", "blue", "undefined", "undefined", "alpha"])
-            ]
+            names = ("red", "green", "blue", "undefined", "undefined", "alpha")
+            file.colorinterp = [ColorInterp[name] for name in names]
     return Meant(path, seen(image, nothing), more=more)
 
 

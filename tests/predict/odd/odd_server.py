@@ -1,4 +1,4 @@
-"""The real command, many times and fast: one process imports it, and forks a child for every call."""
+"""The real command, many times and fast: one process imports it, and forks children that answer some calls each."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-SECONDS = 60  # after which a child is ended: it hangs
+SECONDS = 30  # after which a child is ended: it hangs
 BYTES = 8 << 30  # of address space of a child, so that a claim that is believed does not take the machine with it
+AT_A_TIME = 50
 SERVER = f"""
-import json, os, resource, signal, sys
+import json, os, resource, signal, sys, traceback
 import edpct.archive.locate, onnxruntime, pyogrio.raw, rasterio.features, rasterio.shutil, rasterio.warp, shapely
 import edpct.predict.pictures, edpct.predict.raster.job, edpct.predict.video
 from edpct.cli.main import main
@@ -23,30 +24,50 @@ try:
 except SystemExit:
     pass
 print("ready", flush=True)
-for line in sys.stdin:
-    job = json.loads(line)
+
+def line():
+    text = b""
+    while not text.endswith(b"\\n"):
+        more = os.read(0, 1 << 20)
+        if not more:
+            os._exit(0)
+        text += more
+    return json.loads(text)
+
+def answer(job):
+    for number, name in ((1, "out"), (2, "err")):
+        file = os.open(job["log"] + name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+        os.dup2(file, number)
+        os.close(file)
+    os.chdir(job["cwd"])
+    sys.argv = ["edpct", *job["arguments"]]
+    signal.alarm({SECONDS})
+    code = 70
+    try:
+        main()
+    except SystemExit as stop:
+        code = stop.code if isinstance(stop.code, int) else 0 if stop.code is None else 1
+    except BaseException:
+        traceback.print_exc()
+        code = 1
+    signal.alarm(0)
+    sys.stdout.flush(); sys.stderr.flush()
+    return code
+
+replies = os.dup(1)
+while True:
     child = os.fork()
     if child == 0:
-        for number, name in ((1, "out"), (2, "err")):
-            file = os.open(job["log"] + name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-            os.dup2(file, number)
-        os.chdir(job["cwd"])
-        signal.alarm({SECONDS})
         resource.setrlimit(resource.RLIMIT_AS, ({BYTES}, {BYTES}))
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-        sys.argv = ["edpct", *job["arguments"]]
-        code = 70
-        try:
-            main()
-        except SystemExit as stop:
-            code = stop.code if isinstance(stop.code, int) else 0 if stop.code is None else 1
-        except BaseException:
-            import traceback
-            traceback.print_exc()
-            code = 1
-        sys.stdout.flush(); sys.stderr.flush()
-        os._exit(code)
-    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+        for _ in range({AT_A_TIME}):
+            os.write(replies, b"%d\\n" % answer(line()))
+        os._exit(3)
+    ended = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    if ended == 0:
+        break
+    if ended != 3:  # a signal, in the middle of a command
+        os.write(replies, b"%d\\n" % ended)
 """
 
 

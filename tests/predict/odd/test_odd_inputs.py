@@ -29,7 +29,7 @@ def _predicted(edpct: Edpct, engine: Path, case: Case, folder: Path) -> None:
     elif meant.classes is None:
         check_refused(answer, meant.said, out)
     else:
-        check_right(answer, meant, out)
+        check_right(answer, meant, here, out)
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
