@@ -110,9 +110,9 @@ def predict_command(
         raise RunError("There is nowhere to put the result.", "Give --out FILE, or --out FOLDER for a folder.")
     if polygons is not None:
         check_polygon_file(polygons)
-    for beside in (json_file, polygons):
+    for option, beside in (("--json", json_file), ("--polygons", polygons)):
         if beside is not None:
-            _check_output(beside, given)
+            _check_output(beside, given, option)
     maps = RasterSettings(chosen, overlap, probabilities, polygons, Outlines(smallest, simplify))
     pictures = PictureSettings(shown or "classes", opacity, overlap, chosen)
     with Engine(engine, runtime=runtime, device=device, options=options) as opened:
@@ -162,7 +162,7 @@ def _raster(
     target = out / f"{source.stem}.tif" if out.is_dir() else out
     _check_output(target, source)
     if settings.probabilities:
-        _check_output(probabilities_file(target), source)
+        _check_output(probabilities_file(target), source, probabilities_file(target).name)
     if target.suffix.lower() not in (".tif", ".tiff"):
         raise RunError(f"The map of a raster is written as .tif, and {target.name} is none.")
     found = predict_raster(engine, source, target, settings, progress)
@@ -263,7 +263,7 @@ def _bands(bands: str | None, scale: str | None, percentiles: str | None) -> Ban
     return Bands(numbers, "none" if scale == "none" else pair(scale, "--scale"))
 
 
-def _check_output(target: Path, source: Path) -> None:
+def _check_output(target: Path, source: Path, option: str = "--out") -> None:
     from edpct.errors import RunError
 
     if not target.parent.is_dir():
@@ -271,7 +271,7 @@ def _check_output(target: Path, source: Path) -> None:
     if target.is_dir():
         raise RunError(f"{target} is a folder.", "Name a file in it.")
     if target.exists() and target.samefile(source):
-        raise RunError(f"{target} is the file of --input.", "Choose another.")
+        raise RunError(f"{option} is the file of --input.", "Choose another.")
 
 
 def _report(

@@ -242,9 +242,9 @@ def gdal_errors() -> tuple[type[Exception], ...]:
     """What rasterio raises where GDAL fails; some of it comes through as it is."""
     rasterio_module()
     from rasterio._err import CPLE_BaseError
-    from rasterio.errors import RasterioError
+    from rasterio.errors import CRSError, RasterioError
 
-    return RasterioError, CPLE_BaseError
+    return RasterioError, CRSError, CPLE_BaseError
 
 
 def bands_of(file: Any, numbers: tuple[int, ...]) -> tuple[int, ...]:

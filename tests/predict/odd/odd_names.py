@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -113,5 +112,5 @@ def _path(name: str, suffix: str, folder: Path) -> Meant:
     elif name == "through-a-link":
         paths[name].symlink_to(plain)
     elif name == "of-a-linked-folder":
-        os.symlink(folder, folder / "b" / "c")
+        (folder / "b" / "c").symlink_to(folder)
     return Meant(paths[name], meant.classes)

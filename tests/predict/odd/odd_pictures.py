@@ -39,8 +39,8 @@ NO_IMAGES: dict[str, bytes] = {
     "tiff-loop": b"II*\0\x08\0\0\0\0\0\x08\0\0\0",
     "lfs-pointer": b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 12345\n",
     "vrt-of-nothing": b'<VRTDataset rasterXSize="9" rasterYSize="9"></VRTDataset>',
-    "vrt-of-itself": b'<VRTDataset rasterXSize="9" rasterYSize="9"><VRTRasterBand dataType="Byte" band="1"><SimpleSource>'
-    b'<SourceFilename relativeToVRT="1">a.tif</SourceFilename><SourceBand>1</SourceBand></SimpleSource>'
+    "vrt-of-itself": b'<VRTDataset rasterXSize="9" rasterYSize="9"><VRTRasterBand dataType="Byte" band="1">'
+    b'<SimpleSource><SourceFilename relativeToVRT="1">a.tif</SourceFilename><SourceBand>1</SourceBand></SimpleSource>'
     b"</VRTRasterBand></VRTDataset>",
 }
 SUFFIXES = (".png", ".jpg", ".tif")
