@@ -15,9 +15,13 @@ BYTES = 8 << 30  # of address space of a child, so that a claim that is believed
 AT_A_TIME = 50
 SERVER = f"""
 import json, os, resource, signal, sys, traceback
-import edpct.archive.locate, onnxruntime, pyogrio.raw, rasterio.features, rasterio.shutil, rasterio.warp, shapely
+import edpct.archive.locate, PIL.Image, onnxruntime, pyogrio.raw, rasterio.features, rasterio.shutil, rasterio.warp, shapely
 import edpct.predict.pictures, edpct.predict.raster.job, edpct.predict.video
-from edpct.cli.main import main
+import typer.main
+import edpct.cli.main as cli
+cli.app = typer.main.get_command(cli.app)  # built once; it takes as long as a small image
+main = cli.main
+PIL.Image.init()
 sys.argv = ["edpct", "predict", "--engine", "none", "--input", "none.tif", "--out", "none"]
 try:
     main()  # imports what a command imports; it says that there is no none.tif

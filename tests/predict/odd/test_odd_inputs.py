@@ -11,6 +11,8 @@ from odd_cases import Case, Meant, check_refused, check_right, whole
 from odd_inputs import CASES
 from odd_server import Edpct
 
+pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")  # that is what is odd
+
 
 def _predicted(edpct: Edpct, engine: Path, case: Case, folder: Path) -> None:
     here, results = folder / "in", folder / "out"
