@@ -15,7 +15,8 @@ BYTES = 8 << 30  # of address space of a child, so that a claim that is believed
 AT_A_TIME = 50
 SERVER = f"""
 import json, os, resource, signal, sys, traceback
-import edpct.archive.locate, PIL.Image, onnxruntime, pyogrio.raw, rasterio.features, rasterio.shutil, rasterio.warp, shapely
+import edpct.archive.locate, onnxruntime, PIL.Image, pyogrio.raw
+import rasterio.features, rasterio.shutil, rasterio.warp, shapely
 import edpct.predict.pictures, edpct.predict.raster.job, edpct.predict.video
 import typer.main
 import edpct.cli.main as cli
