@@ -224,22 +224,22 @@ def page(found: dict[str, Any]) -> str:
         begin = "on the whole's lattice" if seam["lattice"] else "anywhere"
         seam_lines.append([seam["engine"], str(seam["overlap"]), begin, f"{same.mean():.2f}", f"{same.min():.2f}"])
     side, here, used = found["side"], found["machine"], found["versions"]
+    runtime = found["runtime"]
     agrees = "are those of the raster" if found["same_place"] else "are NOT those of the raster"
     parts = [
         "# A large raster",
         (
-            f"A GeoTIFF of {side} x {side} pixels (3 bands, 8 bits) through `edpct predict` on {found['runtime']}, in\n"
+            f"A GeoTIFF of {side} x {side} pixels (3 bands, 8 bits) through `edpct predict` on {runtime}, in\n"
             "turns with `edpct bench` of the same engine; megapixels a second, medians of "
             f"{len(turns) // len(names)} turns. Size,\ncoordinate system and transform of the map {agrees}."
         ),
         markdown_table(RATES, lines),
         (
-            f"Pixels that have the same class in a crop of {CROP} x {CROP} pixels and in the whole, %, of {CROPS} crops.\n"
+            f"Pixels that have the same class in a crop of {CROP} x {CROP} and in the whole, %, of {CROPS} crops.\n"
             "Crops that know where they lie are cut on the lattice of the whole; without coordinates, anywhere."
         ),
         markdown_table(["engine", "overlap", "windows begin", "mean", "worst crop"], seam_lines),
-        f"{here['cpu']}, {here['cores']} cores, {found['date']}; edpct {used['edpct']}, "
-        f"{found['runtime']} {used[found['runtime']]}.",
+        f"{here['cpu']}, {here['cores']} cores, {found['date']}; edpct {used['edpct']}, {runtime} {used[runtime]}.",
         f"Made with:\n\n    {found['command']}",
     ]
     return "\n\n".join(part.strip("\n") for part in parts) + "\n"
