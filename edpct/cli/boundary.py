@@ -13,6 +13,7 @@ from edpct.errors import EdpctError
 
 TRACEBACK_VARIABLE = "EDPCT_TRACEBACK"
 FULL = (errno.ENOSPC, errno.EDQUOT)
+FAILING = (errno.EIO, errno.EFBIG, errno.ENODEV, errno.ENXIO, errno.ESTALE)  # a stick pulled out, a server that is gone
 WRONG_PATH = (
     errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENOENT, errno.ENAMETOOLONG,
 )  # fmt: skip
@@ -41,6 +42,9 @@ class GuardedGroup(TyperGroup):
             if error.errno in FULL:
                 hint = "Free some space and run the same command again."
                 _stop(2, "The disk is full; what was finished is kept.", hint)
+            if error.errno in FAILING:
+                hint = "See to the disk and run the same command again."
+                _stop(2, f"A disk failed: {error.strerror}; what was finished is kept.", hint)
             if error.filename and error.errno in WRONG_PATH:
                 _stop(2, f"{error.filename}: {error.strerror}.", "Check the path and its permissions.")
             _bug(error)
@@ -64,7 +68,12 @@ def _bug(error: Exception) -> NoReturn:
 
 
 def _stop(code: int, what: str, hint: str) -> NoReturn:
-    typer.echo(f"edpct: {what}", err=True)
+    typer.echo(f"edpct: {_on_one_line(what)}", err=True)
     if hint:
-        typer.echo(f"       {hint}", err=True)
+        typer.echo(f"       {_on_one_line(hint)}", err=True)
     raise typer.Exit(code)
+
+
+def _on_one_line(text: str) -> str:
+    """Names of files may hold line breaks and commands to the terminal; these are shown as escapes."""
+    return "".join(sign if sign.isprintable() else repr(sign)[1:-1] for sign in text)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import io
+import sys
+
 import typer
 
 from edpct import __version__
@@ -63,4 +66,6 @@ def root(
 
 def main() -> None:
     """Entry point of the ``edpct`` command."""
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a name or a sign that the terminal cannot show is no reason to stop
+        sys.stdout.reconfigure(errors="backslashreplace")
     app(prog_name="edpct")

@@ -110,6 +110,9 @@ def predict_command(
         raise RunError("There is nowhere to put the result.", "Give --out FILE, or --out FOLDER for a folder.")
     if polygons is not None:
         check_polygon_file(polygons)
+    for option, beside in (("--json", json_file), ("--polygons", polygons)):
+        if beside is not None:
+            _check_output(beside, given, option)
     maps = RasterSettings(chosen, overlap, probabilities, polygons, Outlines(smallest, simplify))
     pictures = PictureSettings(shown or "classes", opacity, overlap, chosen)
     with Engine(engine, runtime=runtime, device=device, options=options) as opened:
@@ -154,10 +157,12 @@ def _raster(
     engine: Engine, source: Path, out: Path, settings: RasterSettings, json_file: Path | None, progress: Progress
 ) -> None:
     from edpct.errors import RunError
-    from edpct.predict.raster.job import predict_raster
+    from edpct.predict.raster.job import predict_raster, probabilities_file
 
     target = out / f"{source.stem}.tif" if out.is_dir() else out
     _check_output(target, source)
+    if settings.probabilities:
+        _check_output(probabilities_file(target), source, probabilities_file(target).name)
     if target.suffix.lower() not in (".tif", ".tiff"):
         raise RunError(f"The map of a raster is written as .tif, and {target.name} is none.")
     found = predict_raster(engine, source, target, settings, progress)
@@ -185,7 +190,7 @@ def _folder(
 
     if maps.polygons is not None:
         raise RunError("--polygons is one file, and of a folder there would be many.", "Predict one raster at a time.")
-    if out.resolve() == source.resolve():
+    if out.exists() and out.samefile(source):
         raise RunError("--out is the folder of --input.", "Choose another.")
     if out.exists() and not out.is_dir():
         raise RunError(f"{out} is a file.", "Of a folder, --out is a folder, too.")
@@ -258,15 +263,15 @@ def _bands(bands: str | None, scale: str | None, percentiles: str | None) -> Ban
     return Bands(numbers, "none" if scale == "none" else pair(scale, "--scale"))
 
 
-def _check_output(target: Path, source: Path) -> None:
+def _check_output(target: Path, source: Path, option: str = "--out") -> None:
     from edpct.errors import RunError
 
-    if not target.resolve().parent.is_dir():
+    if not target.parent.is_dir():
         raise RunError(f"There is no folder {target.parent} for {target.name}.", "Make it first.")
     if target.is_dir():
         raise RunError(f"{target} is a folder.", "Name a file in it.")
     if target.exists() and target.samefile(source):
-        raise RunError("--out is the file of --input.", "Choose another.")
+        raise RunError(f"{option} is the file of --input.", "Choose another.")
 
 
 def _report(
@@ -274,8 +279,11 @@ def _report(
 ) -> None:
     """Table of pixels, share and area per class; the same as JSON."""
     import json
+    from contextlib import suppress
 
     from edpct.cli.screen import show_table
+    from edpct.errors import RunError
+    from edpct.predict.part import part_of
 
     total = max(int(pixels.sum()), 1)
     header = ["class", "pixels", "share %"] + ([] if square_metres is None else ["area m²"])
@@ -291,5 +299,13 @@ def _report(
             for index, name in enumerate(task.names)
         ]
         text = json.dumps({"classes": classes, **({"area_on": on} if on else {})}, indent=1)
-        json_file.write_text(text + "\n", encoding="utf-8")
+        grown = part_of(json_file)
+        try:
+            grown.write_text(text + "\n", encoding="utf-8")
+            grown.replace(json_file)
+        except OSError as error:
+            raise RunError(f"{json_file} cannot be written: {error.strerror}.", "Choose another --json.") from error
+        finally:
+            with suppress(OSError):
+                grown.unlink()
         typer.echo(f"Wrote {json_file}.")

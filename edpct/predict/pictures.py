@@ -7,6 +7,7 @@ import warnings
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,12 +22,15 @@ from edpct.errors import DataError, EdpctError, RunError
 from edpct.predict.draw import View, overlay, side_by_side
 from edpct.predict.engine import Engine
 from edpct.predict.mosaic import OVERLAP, mosaic
+from edpct.predict.part import part_of
 from edpct.predict.raster.read import Bands, Raster
 from edpct.predict.stitch import Grid
 from edpct.progress import Progress
 from edpct.runtimes.artefact import sha256_of
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
+# What an image is, its bytes say. Others that Pillow knows are left out: of PostScript, it would start a program.
+FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "GIF", "TIFF")
 STATE = ".edpct-predict.json"
 QUALITY = 92  # of JPEG
 
@@ -86,10 +90,12 @@ def read_picture(path: Path, bands: Bands) -> Picture:
         DataError: missing, damaged or too large.
         MissingPackageError: it has more than 8 bits a channel, and rasterio is not installed.
     """
+    if path.exists() and not path.is_file():  # opening a pipe would wait for ever
+        raise DataError(f"{path} is no file.", "Name an image.")
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the limit here is in pixels, said below
-            with Image.open(path) as image:
+            warnings.simplefilter("ignore")  # of EXIF data that is skipped; the limit in pixels is said below
+            with Image.open(path, formats=FORMATS) as image:
                 if image.width * image.height > MAX_PIXELS:
                     raise DataError(
                         f"{path} has {image.width * image.height / 1e6:.0f} megapixels, and images may have "
@@ -148,13 +154,16 @@ def write_picture(
             "side-by-side": lambda: side_by_side(picture.pixels, colours),
         }[settings.view]()
         drawn = Image.fromarray(shown)
-    grown = path.with_name(f".{path.name}.part")
+    grown = part_of(path)
     try:
         drawn.save(grown, Image.registered_extensions()[path.suffix.lower()], quality=QUALITY)
         grown.replace(path)
-    except OSError as error:
-        grown.unlink(missing_ok=True)
-        raise RunError(f"{path} cannot be written: {error.strerror or error}.", "Choose another --out.") from error
+    except (OSError, ValueError) as error:  # the latter: larger than its format can be
+        reason = (isinstance(error, OSError) and error.strerror) or error
+        raise RunError(f"{path} cannot be written: {reason}.", "Choose another --out.") from error
+    finally:
+        with suppress(OSError):
+            grown.unlink()
 
 
 def check_picture_file(path: Path, view: View) -> None:

@@ -22,9 +22,9 @@ TASK = Task(
 )
 
 
-def write_engine(folder: Path, batch: int | str = 1, fused: bool = False) -> Path:
+def write_engine(folder: Path, batch: int | str = 1, fused: bool = False, task: Task = TASK) -> Path:
     """Write such an engine; ``batch`` is a number or a name (open), ``fused`` puts normalisation and argmax inside."""
-    card = Card(network="Toy", task=TASK, parameters=0, macs=0)
+    card = Card(network="Toy", task=task, parameters=0, macs=0)
     ports = [
         helper.make_tensor_value_info(name, TensorProto.FLOAT, [batch, 3, SIDE, SIDE]) for name in ("image", "logits")
     ]
@@ -36,7 +36,7 @@ def write_engine(folder: Path, batch: int | str = 1, fused: bool = False) -> Pat
     return whole if fused else plain
 
 
-def expected_classes(image: NDArray[np.uint8]) -> NDArray[np.int64]:
+def expected_classes(image: NDArray[np.uint8], task: Task = TASK) -> NDArray[np.int64]:
     """What those engines say of an image (H, W, 3)."""
-    pre = TASK.preprocessing
+    pre = task.preprocessing
     return ((image / 255.0 - pre.mean) / pre.std).argmax(-1)

@@ -54,7 +54,7 @@ def borders(length: int, count: int) -> list[int]:
 
 def pixel_area(crs: Any, transform: Any, height: int, width: int) -> PixelArea | None:
     """What a pixel covers; None where the raster does not know where it lies, or lies nowhere on Earth."""
-    if crs is None or not (crs.is_geographic or crs.is_projected):
+    if crs is None or not (crs.is_geographic or crs.is_projected) or not np.isfinite(tuple(transform)).all():
         return None
     true = _on_the_ellipsoid(crs, transform, height, width)
     if crs.is_projected:

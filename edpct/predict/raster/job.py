@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import time
 from collections.abc import Iterator
@@ -13,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edpct import __version__
-from edpct.errors import RunError
+from edpct.errors import DataError, RunError
 from edpct.predict.engine import Engine
 from edpct.predict.mosaic import OVERLAP, mosaic
 from edpct.predict.raster.ground import Census, pixel_area
@@ -93,6 +94,7 @@ def predict_raster(engine: Engine, source: Path, out: Path, settings: RasterSett
     fill = np.rint(np.array(engine.task.preprocessing.mean) * 255).tolist()
     with Raster(source, settings.bands, fill) as raster, Workspace(out, _facts(engine, raster, settings)) as work:
         planes = engine.task.num_classes if settings.probabilities else 0
+        _check_memory(raster, engine.size[0])
         _check_room(work.folder, raster, planes)
         size = (raster.height, raster.width)
         grid = Grid.over(size, engine.size, settings.overlap, raster.phase)
@@ -119,6 +121,11 @@ def predict_raster(engine: Engine, source: Path, out: Path, settings: RasterSett
         return Mapped(files, *size, census.pixels, census.square_metres, on, drawn, begun, seconds)
 
 
+def probabilities_file(out: Path) -> Path:
+    """Where the probabilities beside a map go."""
+    return out.with_name(f"{out.stem}-probabilities{out.suffix}")
+
+
 def _facts(engine: Engine, raster: Raster, settings: RasterSettings) -> dict[str, Any]:
     """What the rows depend on."""
     stat = raster.path.stat()
@@ -132,6 +139,18 @@ def _facts(engine: Engine, raster: Raster, settings: RasterSettings) -> dict[str
         "overlap": settings.overlap,
         "probabilities": settings.probabilities,
     }
+
+
+def _check_memory(raster: Raster, rows: int) -> None:
+    """Two rows of windows are in memory at a time, as values and as colours; no machine swaps its way through more."""
+    needed = 2 * rows * raster.width * 3 * (raster.value_bytes + 1)
+    have = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    if needed > have:
+        raise DataError(
+            f"{raster.path.name} is {raster.width} pixels wide, which needs {needed / 1e9:.0f} GB of memory; this "
+            f"machine has {have / 1e9:.0f} GB.",
+            "Cut it into narrower pieces, with gdal_translate -srcwin say.",
+        )
 
 
 def _check_room(folder: Path, raster: Raster, planes: int) -> None:
@@ -195,7 +214,7 @@ def _write(engine: Engine, raster: Raster, growing: Growing, halves: list[Path],
     tags = {"EDPCT": __version__, "ENGINE": engine.path.name, "NETWORK": engine.card.network}
     files = [out]
     if growing.shares is not None:
-        files.append(out.with_name(f"{out.stem}-probabilities{out.suffix}"))
+        files.append(probabilities_file(out))
         write_probabilities(growing.shares, raster, engine.task, tags, files[1])
     write_classes(growing.classes, halves, raster, engine.task, tags, out)
     return tuple(files)

@@ -7,7 +7,9 @@ and no overlaps come between them. All polygons are held in memory.
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,8 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edpct.errors import MissingPackageError, RunError
+from edpct.predict.part import part_of
 from edpct.predict.raster.ground import EQUAL_AREA
-from edpct.predict.raster.read import Raster, rasterio_module
+from edpct.predict.raster.read import Raster, gdal_errors, rasterio_module
 from edpct.task import Task
 
 SUFFIXES = (".geojson", ".json", ".gpkg")
@@ -46,8 +49,10 @@ def check_polygon_file(path: Path) -> None:
     """
     if path.suffix.lower() not in SUFFIXES:
         raise RunError(f"Polygons are written as .geojson or .gpkg, and {path.name} is neither.")
-    if not path.resolve().parent.is_dir():
+    if not path.parent.is_dir():
         raise RunError(f"There is no folder {path.parent} for {path.name}.", "Make it first.")
+    if path.is_dir():
+        raise RunError(f"{path} is a folder.", "Name a file in it.")
     _shapely()
     if path.suffix.lower() == ".gpkg":
         _pyogrio()
@@ -69,7 +74,7 @@ def write_polygons(classes: Path, like: Raster, task: Task, outlines: Outlines, 
     labels, shapes = _drawn(classes, task.ignore_index, outlines)
     shapes = _moved(shapes, like.transform)
     areas = _square_metres(shapes, like.crs)
-    grown = out.with_name(f".{out.name}.part{out.suffix}")
+    grown = part_of(out, out.suffix)
     try:
         if out.suffix.lower() == ".gpkg":
             _write_geopackage(grown, labels, shapes, areas, like.crs, task)
@@ -79,7 +84,8 @@ def write_polygons(classes: Path, like: Raster, task: Task, outlines: Outlines, 
     except OSError as error:
         raise RunError(f"{out} cannot be written: {error.strerror or error}.", "Choose another file.") from error
     finally:
-        grown.unlink(missing_ok=True)
+        with suppress(OSError):
+            grown.unlink()
     return len(labels)
 
 
@@ -115,29 +121,39 @@ def _moved(shapes: NDArray[np.object_], t: Any) -> NDArray[np.object_]:
     return moved
 
 
-def _projected(shapes: NDArray[np.object_], crs: Any, to: str) -> NDArray[np.object_]:
-    if crs is None:
-        return shapes
+def _projected(shapes: NDArray[np.object_], crs: Any, to: str) -> NDArray[np.object_] | None:
+    """In other coordinates; None where there is no way from these to those."""
     from rasterio.warp import transform
 
     def project(points: NDArray[np.float64]) -> NDArray[np.float64]:
         return np.stack(transform(crs, to, points[:, 0].tolist(), points[:, 1].tolist()), axis=1)
 
-    moved: NDArray[np.object_] = _shapely().transform(shapes, project)
-    return moved
+    try:
+        moved: NDArray[np.object_] = _shapely().transform(shapes, project)
+    except gdal_errors():
+        return None
+    return moved if np.isfinite(_shapely().get_coordinates(moved)).all() else None
 
 
 def _in_degrees(shapes: NDArray[np.object_], crs: Any) -> NDArray[np.object_]:
     """Longitude and latitude to a millimetre; what knows no place stays as it is."""
+    if crs is None:
+        return shapes
     degrees = _projected(shapes, crs, LONGITUDE_LATITUDE)
-    return degrees if crs is None else _shapely().transform(degrees, lambda points: np.round(points, 8))
+    if degrees is None:
+        raise RunError(
+            "GeoJSON is in longitude and latitude, and no way leads there from the raster's coordinates.",
+            "Write a .gpkg: it keeps the coordinates.",
+        )
+    rounded: NDArray[np.object_] = _shapely().transform(degrees, lambda points: np.round(points, 8))
+    return rounded
 
 
 def _square_metres(shapes: NDArray[np.object_], crs: Any) -> NDArray[np.float64] | None:
     if crs is None or not (crs.is_geographic or crs.is_projected):
         return None
-    areas: NDArray[np.float64] = _shapely().area(_projected(shapes, crs, EQUAL_AREA))
-    return areas
+    projected = _projected(shapes, crs, EQUAL_AREA)
+    return None if projected is None else np.asarray(_shapely().area(projected))
 
 
 def _write_geojson(
@@ -171,10 +187,12 @@ def _write_geopackage(
     if areas is not None:
         fields["area_m2"] = areas
     try:
-        pyogrio.raw.write(
-            path, geometry=_shapely().to_wkb(shapes), field_data=list(fields.values()), fields=list(fields),
-            layer="classes", driver="GPKG", geometry_type="Polygon", crs=None if crs is None else crs.to_wkt(),
-        )  # fmt: skip
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # that there is no coordinate system, where there is none
+            pyogrio.raw.write(
+                path, geometry=_shapely().to_wkb(shapes), field_data=list(fields.values()), fields=list(fields),
+                layer="classes", driver="GPKG", geometry_type="Polygon", crs=None if crs is None else crs.to_wkt(),
+            )  # fmt: skip
     except (pyogrio.errors.DataSourceError, pyogrio.errors.FeatureError) as error:
         raise OSError(str(error)) from error
 

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from typing_extensions import Self
 
 from edpct.errors import DataError, MissingPackageError
+from edpct.predict.part import is_text
 from edpct.predict.raster.scale import Scale, percentiles
 
 Valid = NDArray[np.bool_]
@@ -47,9 +48,10 @@ class Raster:
 
     Attributes:
         height, width: pixels.
-        crs, transform, gcps: where it lies, as rasterio has it; None, identity and () where it does not say.
+        crs, transform, gcps, rpcs: where it lies, as rasterio has it; None, identity, () and None where it does not
+            say.
         bands: numbers of the bands that are looked at, three of them.
-        palette: (256, 3), uint8, of a raster of palette indices, which are then looked up; else None.
+        palette: (256, 3) or (65536, 3), uint8, of a raster of palette indices, which are then looked up; else None.
         scale: how values become 8 bits; None: they are 8 bits.
 
     Raises:
@@ -61,19 +63,24 @@ class Raster:
         rasterio = rasterio_module()
         if not path.is_file():
             raise DataError(f"There is no raster {path}." if not path.is_dir() else f"{path} is a folder.")
+        if not is_text(str(path)):
+            raise DataError(f"The name of {path} is not UTF-8, and GDAL cannot open it.", "Rename it.")
         self.path, self._fill, self._lock = path, np.asarray(fill, np.uint8), threading.Lock()
         self._seen: dict[int, Valid] = {}
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
-                self._file = rasterio.open(path)
-        except gdal_errors() as error:
-            raise DataError(f"{path} cannot be opened: damaged, cut short, or no raster.", _reason(error)) from error
-        try:
-            self._look(bands)
-        except BaseException:
-            self._file.close()
-            raise
+        with rasterio.Env():  # or GDAL writes its warnings to stderr
+            try:
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
+                    self._file = rasterio.open(path)
+            except gdal_errors() as error:
+                raise DataError(
+                    f"{path} cannot be opened: damaged, cut short, or no raster.", _reason(error)
+                ) from error
+            try:
+                self._look(bands)
+            except BaseException:
+                self._file.close()
+                raise
 
     def _look(self, bands: Bands) -> None:
         file = self._file
@@ -82,12 +89,15 @@ class Raster:
         self.height, self.width = int(file.height), int(file.width)
         self.crs, self.transform = file.crs, file.transform
         self.gcps = file.gcps if not file.crs else ((), None)
+        self.rpcs = file.rpcs
         self.bands = bands_of(file, bands.numbers)
         kinds = {file.dtypes[band - 1] for band in self.bands}
-        if any(np.dtype(kind).kind not in "uif" for kind in kinds):
+        if any(kind.startswith("complex") for kind in kinds):
             raise DataError(f"{self.path.name} holds complex values, and networks here look at images.")
         self.palette = _palette(file, self.bands)
-        self._masked = np.dtype(kinds.pop()).kind == "f" or _has_mask(file, self.bands)
+        self._negative = self.palette is None and file.tags(ns="IMAGE_STRUCTURE").get("MINISWHITE") == "YES"
+        self._alpha = _lone_alpha(file)
+        self._masked = np.dtype(kinds.pop()).kind == "f" or _has_mask(file, self.bands) or self._alpha is not None
         self.scale: Scale | None = None
         if self.palette is None:
             self.scale = self._scale(bands)
@@ -95,7 +105,8 @@ class Raster:
     def _scale(self, bands: Bands) -> Scale | None:
         eight = all(self._file.dtypes[band - 1] == "uint8" for band in self.bands)
         if bands.scale == "none" or (bands.scale == "auto" and bands.percent is None and eight):
-            return None if eight else Scale((0.0,) * 3, (255.0,) * 3)
+            most = 255 if bands.scale == "none" else _most(self._file, self.bands[0])
+            return None if eight and most == 255 else Scale((0.0,) * 3, (float(most),) * 3)
         if bands.scale != "auto":
             low, high = bands.scale
             return Scale((low,) * 3, (high,) * 3)
@@ -125,12 +136,17 @@ class Raster:
         if self.crs is None or t.b or t.d or not t.a or not t.e:
             return 0, 0
         down, right = t.f / t.e, t.c / t.a
-        return (round(down), round(right)) if max(abs(down), abs(right)) < LATTICE_LIMIT else (0, 0)
+        return (round(down), round(right)) if abs(down) < LATTICE_LIMIT and abs(right) < LATTICE_LIMIT else (0, 0)
 
     @property
     def block_rows(self) -> int:
         """Rows of a block of the file; whole blocks are decoded at a time."""
         return max(int(self._file.block_shapes[band - 1][0]) for band in self.bands)
+
+    @property
+    def value_bytes(self) -> int:
+        """Of the largest value of its bands."""
+        return max(np.dtype(self._file.dtypes[band - 1]).itemsize for band in self.bands)
 
     def read(self, first: int, last: int) -> NDArray[np.uint8]:
         """Rows as RGB (rows, width, 3), uint8; pixels without data have the colour ``fill``.
@@ -151,18 +167,22 @@ class Raster:
     def _eight(self, values: NDArray[Any], channel: int) -> NDArray[np.uint8]:
         if self.palette is not None:
             return self.palette[values, channel]
-        return self.scale.apply(values, channel) if self.scale is not None else values
+        eight = self.scale.apply(values, channel) if self.scale is not None else values
+        return 255 - eight if self._negative else eight
 
     def _read(self, place: tuple[tuple[int, int], tuple[int, int]]) -> tuple[NDArray[Any], Valid | None]:
         """The three bands (3, rows, columns), and where they have data; None: everywhere."""
         chosen = sorted(set(self.bands))
         try:
-            values = self._file.read(chosen, window=place)
-            valid = None
-            if self._masked:
-                valid = self._file.read_masks(chosen, window=place).min(axis=0) > 0
-                if values.dtype.kind == "f":
-                    valid &= np.isfinite(values).all(axis=0)
+            with rasterio_module().Env():  # of the thread that reads
+                values = self._file.read(chosen, window=place)
+                valid = None
+                if self._masked:
+                    valid = self._file.read_masks(chosen, window=place).min(axis=0) > 0
+                    if self._alpha is not None:
+                        valid &= self._file.read(self._alpha, window=place) > 0
+            if valid is not None and values.dtype.kind == "f":
+                valid &= np.isfinite(values).all(axis=0)
         except gdal_errors() as error:
             rows = f"{place[0][0]} to {place[0][1]}"
             raise DataError(
@@ -222,9 +242,9 @@ def gdal_errors() -> tuple[type[Exception], ...]:
     """What rasterio raises where GDAL fails; some of it comes through as it is."""
     rasterio_module()
     from rasterio._err import CPLE_BaseError
-    from rasterio.errors import RasterioError
+    from rasterio.errors import CRSError, RasterioError
 
-    return RasterioError, CPLE_BaseError
+    return RasterioError, CRSError, CPLE_BaseError
 
 
 def bands_of(file: Any, numbers: tuple[int, ...]) -> tuple[int, ...]:
@@ -245,20 +265,35 @@ def bands_of(file: Any, numbers: tuple[int, ...]) -> tuple[int, ...]:
     if all(name in meant for name in ("red", "green", "blue")):
         return tuple(meant.index(name) + 1 for name in ("red", "green", "blue"))
     colours = [number for number, name in enumerate(meant, 1) if name != "alpha"] or [1]
-    return (1, 2, 3) if colours[:3] == [1, 2, 3] else (colours[0],) * 3
+    return (colours[0], colours[1], colours[2]) if len(colours) > 2 else (colours[0],) * 3
 
 
 def _palette(file: Any, bands: tuple[int, ...]) -> NDArray[np.uint8] | None:
-    if len(set(bands)) != 1 or file.colorinterp[bands[0] - 1].name != "palette" or file.dtypes[bands[0] - 1] != "uint8":
+    kind = file.dtypes[bands[0] - 1]
+    if len(set(bands)) != 1 or file.colorinterp[bands[0] - 1].name != "palette" or kind not in ("uint8", "uint16"):
         return None
-    table = np.zeros((256, 3), np.uint8)
+    table = np.zeros((np.iinfo(kind).max + 1, 3), np.uint8)
     for index, colour in file.colormap(bands[0]).items():
         table[index] = colour[:3]
     return table
 
 
+def _most(file: Any, band: int) -> int:
+    """What is white in 8 bits or fewer."""
+    bits = int(file.tags(band, ns="IMAGE_STRUCTURE").get("NBITS", 8))
+    return 2 ** min(bits, 8) - 1
+
+
 def _has_mask(file: Any, bands: tuple[int, ...]) -> bool:
     return any("all_valid" not in {flag.name for flag in file.mask_flag_enums[band - 1]} for band in bands)
+
+
+def _lone_alpha(file: Any) -> int | None:
+    """The alpha band where GDAL makes no mask of it: it does so of the last of two or four bands."""
+    meant = [band.name for band in file.colorinterp]
+    if "alpha" not in meant or any("alpha" in {flag.name for flag in flags} for flags in file.mask_flag_enums):
+        return None
+    return meant.index("alpha") + 1
 
 
 def _spread(length: int, side: int, count: int) -> list[int]:

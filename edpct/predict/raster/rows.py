@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from typing_extensions import Self
 
 from edpct.errors import RunError
+from edpct.predict.part import is_text, part_of
 
 HEADER = (
     "ENVI\nsamples = {width}\nlines = {height}\nbands = {bands}\nheader offset = 0\nfile type = ENVI Standard\n"
@@ -84,7 +85,9 @@ class Workspace:
     """
 
     def __init__(self, out: Path, facts: dict[str, Any]) -> None:
-        self.folder = out.parent / f".{out.name}.part"
+        self.folder = part_of(out)
+        if not is_text(str(self.folder)):
+            raise RunError(f"The name of {out.parent} is not UTF-8, and GDAL cannot write there.", "Rename it.")
         try:
             self.folder.mkdir(exist_ok=True)
             self._lock = (self.folder / ".lock").open("w")

@@ -33,9 +33,12 @@ class Scale:
 
     def _linear(self, values: NDArray[Any], band: int) -> NDArray[np.uint8]:
         low, high = self.low[band], self.high[band]
-        real = values.astype(np.float32)
-        real -= np.float32(low)
-        real *= np.float32(255 / (high - low))
+        exact = np.float64 if values.dtype.itemsize > 4 or values.dtype.kind != "f" else np.float32  # far from 0, too
+        real: NDArray[Any] = values.astype(exact)
+        real *= exact(0.5)  # of halves, no difference leaves the range
+        real -= exact(low / 2)
+        real /= exact(high / 2 - low / 2)
+        real *= exact(255)
         real = np.nan_to_num(real, copy=False, nan=0.0, posinf=255.0, neginf=0.0)
         return np.clip(np.rint(real), 0, 255).astype(np.uint8)
 

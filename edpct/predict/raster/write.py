@@ -90,7 +90,9 @@ def place(file: Any, like: Raster) -> None:
         file.crs = like.crs
     points, system = like.gcps
     if points:
-        file.gcps = (points, system)
+        file.gcps = (points, system or rasterio_module().CRS())
+    if like.rpcs is not None:
+        file.rpcs = like.rpcs
 
 
 def whole(rasterio: Any, path: Path) -> None:
