@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 DEMO ?= demo
 STUBS := $(VENV)/tensorrt-api/tensorrt_bindings/tensorrt.pyi
 
-.PHONY: setup demo test lint bench clean
+.PHONY: setup demo test lint bench image clean
 
 setup: $(READY)
 
@@ -42,6 +42,11 @@ test: setup lint
 # The Dubai run of the README: hours; see benchmarks/README.md.
 bench: setup
 	$(BIN)/python benchmarks/dubai.py --data "$(DATA)"
+
+# IMAGE=cpu, gpu, or jetson (on the board); with Docker, or with buildah where no Docker answers.
+IMAGE ?= cpu
+image:
+	docker/build.sh $(IMAGE)
 
 clean:
 	rm -rf $(VENV) $(DEMO)

@@ -134,7 +134,7 @@ def test_the_presets_are_as_large_as_it_says() -> None:
         ("edpct --version", ""),
         ("edpct data scenes --out=x", ""),
         ("edpct compress --teach a.pt", "no option --teach in edpct compress"),
-        ("edpct predict x.png", "no command 'predict'"),
+        ("edpct fly x.png", "no command 'fly'"),
         ("edpct data tiles", "no command 'tiles' in data"),
     ],
 )

@@ -18,16 +18,15 @@ from edpct.errors import DataError, RunError
 from edpct.predict.engine import Engine
 from edpct.predict.mosaic import OVERLAP, mosaic
 from edpct.predict.raster.ground import Census, pixel_area
-from edpct.predict.raster.overviews import Overviews
+from edpct.predict.raster.growing import Growing, kept_rows
 from edpct.predict.raster.polygons import Outlines, write_polygons
 from edpct.predict.raster.read import Bands, Raster, rasterio_module
-from edpct.predict.raster.rows import Rows, Workspace, rows_in
+from edpct.predict.raster.rows import Workspace
 from edpct.predict.raster.write import write_classes, write_probabilities
 from edpct.predict.stitch import Grid
 from edpct.progress import Progress
 from edpct.runtimes.artefact import sha256_of
 
-CHUNK = 512  # rows that are read back at a time
 SPARE_CACHE = 64 << 20  # bytes of GDAL's cache beside two rows of the input's blocks
 
 
@@ -94,19 +93,23 @@ def predict_raster(engine: Engine, source: Path, out: Path, settings: RasterSett
     engine.stitcher(1, settings.probabilities)  # refuses what it cannot give, before anything is made
     fill = np.rint(np.array(engine.task.preprocessing.mean) * 255).tolist()
     with Raster(source, settings.bands, fill) as raster, Workspace(out, _facts(engine, raster, settings)) as work:
+        planes = engine.task.num_classes if settings.probabilities else 0
         _check_memory(raster, engine.size[0])
-        _check_room(work.folder, raster, engine.task.num_classes if settings.probabilities else 0)
+        _check_room(work.folder, raster, planes)
         size = (raster.height, raster.width)
         grid = Grid.over(size, engine.size, settings.overlap, raster.phase)
+        area = pixel_area(raster.crs, raster.transform, *size)
+        census = Census(engine.task.num_classes, *size, area)
         began = time.monotonic()
         cache = 2 * (raster.block_rows + engine.size[0]) * raster.width * 3 + SPARE_CACHE
         with rasterio.Env(GDAL_CACHEMAX=cache):
-            begun = _predict(engine, raster, grid, work.folder, settings.probabilities, progress)
+            begun = _begin(grid, raster, work.folder, planes)
+            with Growing(work.folder, *size, planes, begun, census) as growing:
+                _predict(engine, raster, grid, growing, begun, settings.probabilities, progress)
+                halves = growing.finish()
         predicted = time.monotonic()
-        area = pixel_area(raster.crs, raster.transform, *size)
-        census = Census(engine.task.num_classes, *size, area)
         progress.say(f"Writing {out}")
-        files = _write(engine, raster, work.folder, census, settings, out)
+        files = _write(engine, raster, growing, halves, out)
         drawn = None
         if settings.polygons is not None:
             progress.say(f"Drawing polygons into {settings.polygons}")
@@ -163,48 +166,42 @@ def _check_room(folder: Path, raster: Raster, planes: int) -> None:
         )
 
 
-def _predict(engine: Engine, raster: Raster, grid: Grid, folder: Path, probabilities: bool, progress: Progress) -> int:
-    """Append the rows that are missing; the row it began at."""
-    planes, width = engine.task.num_classes, raster.width
-    have = rows_in(folder / "classes.u8", width)
-    if probabilities:
-        have = min(have, rows_in(folder / "shares.u8", width, planes))
-    # Only whole rows of windows count, and the ramp above the first that is missing needs the one before it.
-    done = sum(row.last - row.ramp_out <= have for row in grid.rows)
-    begin = grid.rows[done].first if 0 < done < len(grid.rows) else (0 if not done else raster.height)
-    classes = Rows(folder / "classes.u8", width, begin=begin)
-    shares = Rows(folder / "shares.u8", width, planes, begin=begin) if probabilities else None
+def _begin(grid: Grid, raster: Raster, folder: Path, planes: int) -> int:
+    """The row to go on at: only whole rows of windows count."""
+    done = _rows_of_windows(grid, kept_rows(folder, raster.width, planes))
+    return raster.height if done == len(grid.rows) else grid.rows[done].first
+
+
+def _rows_of_windows(grid: Grid, rows: int) -> int:
+    """How many rows of windows so many finished rows of pixels are."""
+    return sum(row.last - row.ramp_out <= rows for row in grid.rows)
+
+
+def _predict(
+    engine: Engine, raster: Raster, grid: Grid, growing: Growing, begin: int, probabilities: bool, progress: Progress
+) -> None:
+    """Append the rows from ``begin`` on."""
     ignore = np.uint8(engine.task.ignore_index)
     if begin:
         progress.say(f"Going on at row {begin} of {raster.height}")
-    try:
-        with progress.task(f"Predicting {raster.path.name}", raster.height, begin) as update:
-            for first, rows, parts in _finished(engine, raster, grid, max(done - 1, 0), probabilities, begin):
-                valid = raster.valid(first, first + len(rows))
-                if valid is not None:
-                    rows[~valid] = ignore
-                if shares is not None and parts is not None:
-                    if valid is not None:
-                        parts[:, ~valid] = 0
-                    shares.append(parts.transpose(1, 0, 2))
-                classes.append(rows)
-                update(classes.count, "rows")
-        classes.finish()
-        if shares is not None:
-            shares.finish()
-    finally:
-        classes.close()
-        if shares is not None:
-            shares.close()
-    return begin
+    with progress.task(f"Predicting {raster.path.name}", raster.height, begin) as update:
+        for first, rows, shares in _finished(engine, raster, grid, probabilities, begin):
+            valid = raster.valid(first, first + len(rows))
+            if valid is not None:
+                rows[~valid] = ignore
+                if shares is not None:
+                    shares[:, ~valid] = 0
+            growing.append(rows, shares)
+            update(first + len(rows), "rows")
 
 
 def _finished(
-    engine: Engine, raster: Raster, grid: Grid, row: int, probabilities: bool, begin: int
+    engine: Engine, raster: Raster, grid: Grid, probabilities: bool, begin: int
 ) -> Iterator[tuple[int, NDArray[np.uint8], NDArray[np.uint8] | None]]:
     """Number of the first row, and rows, from ``begin`` on."""
     if begin == raster.height:
         return
+    row = max(_rows_of_windows(grid, begin) - 1, 0)  # the ramp above the first that is missing needs the one before it
     first = grid.rows[row].first
     for rows, shares in mosaic(engine, grid, raster.read, row, probabilities, raster.empty):
         after = first + len(rows)
@@ -213,20 +210,11 @@ def _finished(
         first = after
 
 
-def _write(
-    engine: Engine, raster: Raster, folder: Path, census: Census, settings: RasterSettings, out: Path
-) -> tuple[Path, ...]:
-    overviews = Overviews(folder, raster.height, raster.width)
-    with (folder / "classes.u8").open("rb") as file:
-        for first in range(0, raster.height, CHUNK):
-            count = min(CHUNK, raster.height - first)
-            rows = np.frombuffer(file.read(count * raster.width), np.uint8).reshape(count, raster.width)
-            census.append(rows)
-            overviews.append(rows)
+def _write(engine: Engine, raster: Raster, growing: Growing, halves: list[Path], out: Path) -> tuple[Path, ...]:
     tags = {"EDPCT": __version__, "ENGINE": engine.path.name, "NETWORK": engine.card.network}
     files = [out]
-    if settings.probabilities:
+    if growing.shares is not None:
         files.append(probabilities_file(out))
-        write_probabilities(folder / "shares.u8", raster, engine.task, tags, files[1])
-    write_classes(folder / "classes.u8", overviews.finish(), raster, engine.task, tags, out)
+        write_probabilities(growing.shares, raster, engine.task, tags, files[1])
+    write_classes(growing.classes, halves, raster, engine.task, tags, out)
     return tuple(files)

@@ -52,6 +52,11 @@ class Overviews:
             level.finish()
         return [level.path for level in self.levels]
 
+    def close(self) -> None:
+        """Let go of the files, whatever they hold."""
+        for level in self.levels:
+            level.close()
+
 
 def half(rows: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """A map (2n, w) at half its size, (n, (w + 1) // 2)."""
