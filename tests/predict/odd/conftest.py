@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,11 +13,10 @@ import pytest
 TESTS = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(TESTS / "predict"), str(TESTS / "package"), str(TESTS / "bench" / "report")]
 
-from odd_images import GREYS  # noqa: E402 (the paths come first)
+from odd_cases import Disk  # noqa: E402 (the paths come first)
+from odd_images import GREYS  # noqa: E402
 from odd_server import Edpct, serving  # noqa: E402
 from toy_engines import write_engine  # noqa: E402
-
-Disk = Callable[..., Path]
 
 
 @pytest.fixture(scope="session")

@@ -16,6 +16,8 @@ from PIL import Image
 from toy_engines import expected_classes
 
 IGNORED = 255
+Disk = Callable[..., Path]
+"""disk(kilobytes, further options of the mount): where a file system of that size is."""
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,7 @@ import numpy as np
 import pyogrio
 import pytest
 import rasterio
-from conftest import Disk
-from odd_cases import Meant, check_refused, check_right, seen, whole
+from odd_cases import Disk, Meant, check_refused, check_right, seen, whole
 from odd_images import calm
 from odd_places import LOCAL
 from odd_server import Answer, Edpct
@@ -115,9 +114,9 @@ def test_a_disk_that_fills_up_meanwhile(
     meant = _raster(tmp_path / "a.tif", 2500, 1500)
     folder = disk(20_000)
     out, work = folder / "map.tif", folder / ".map.tif.part"
-    rows, awaited = work / "classes.u8", work / ("classes.u8" if when == "rows" else "half-1.u8")
+    rows, finished = work / "classes.u8", work / "classes.hdr"
     process = _started(engine, meant.source, out, tmp_path / "err", cli_environment)
-    _wait_until(lambda: awaited.exists() and awaited.stat().st_size > 100_000, process)
+    _wait_until(lambda: _size(rows) > 100_000 if when == "rows" else finished.exists(), process)
     with (folder / "filler").open("wb", buffering=0) as file, pytest.raises(OSError, match="No space left"):
         while True:
             file.write(bytes(100_000 if when == "rows" else 4_000_000))
@@ -137,7 +136,7 @@ def test_ctrl_c_in_a_raster(engine: Path, tmp_path: Path, cli_environment: dict[
     out = tmp_path / "out" / "map.tif"
     rows = out.parent / ".map.tif.part" / "classes.u8"
     process = _started(engine, meant.source, out, tmp_path / "err", cli_environment)
-    _wait_until(lambda: rows.exists() and rows.stat().st_size > 100_000, process)
+    _wait_until(lambda: _size(rows) > 100_000, process)
     process.send_signal(signal.SIGINT)
     answer = Answer(process.wait(60), "", (tmp_path / "err").read_text())
     check_refused(answer, "Interrupted; what was finished is kept.", out)
@@ -159,6 +158,10 @@ def _started(engine: Path, source: Path, out: Path, log: Path, environment: dict
 def _listen() -> None:
     """Where the tests run in the background, Ctrl-C is ignored, and that is inherited."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
 
 
 def _wait_until(condition: object, process: subprocess.Popen[bytes]) -> None:
