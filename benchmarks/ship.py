@@ -13,19 +13,25 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import onnx
+
 from edpct.bench.report.claim import machine_line
 from edpct.bench.report.schema import Report, RowReport, read_report
 from edpct.bench.report.tables import markdown_table
 from edpct.errors import CheckpointError, EdpctError
+from edpct.export.onnx_export import write_onnx
 from edpct.models.checkpoint import load_checkpoint, save_checkpoint
+from edpct.runtimes.artefact import read_card
 from edpct.weights import FOLDER, SHIPPED
 
 LIMIT = 20_000_000  # bytes a file
 CARD = """# {name}: DP-CTNet small and an EDP-CTNet made of it
 
 `--teacher {name}` (FP32, {teacher_mb:.1f} MB) and `{name}-student` ({student_mb:.1f} MB): plain safetensors, no
-pickled code.
+pickled code. `--engine {name}-int8` ({int8_mb:.1f} MB): the student as ONNX, INT8, frames in and classes out, for
+machines without torch.
 
+    edpct predict --engine {name}-int8 --input ortho.tif --out map.tif
     edpct bench --engine {name} --engine {name}-student --data DIR
     edpct compress --teacher {name} --data DIR
 
@@ -108,6 +114,7 @@ def ship(run: Path, name: str) -> None:
         if sizes[shipped] > LIMIT:
             target.unlink()
             raise CheckpointError(f"{source} has {sizes[shipped]} bytes.", f"At most {LIMIT} are shipped.")
+    sizes[f"{name}-int8"] = ship_engine(run / "run" / "student-int8-fused.onnx", FOLDER / SHIPPED[f"{name}-int8"])
     report = read_report(run / "run" / "report.json")
     taught = json.loads((run / "teacher" / "training.json").read_text(encoding="utf-8"))["recipe"]["train"]
     text = card(name, report, taught, sizes)
@@ -115,11 +122,19 @@ def ship(run: Path, name: str) -> None:
     print(text)
 
 
+def ship_engine(source: Path, target: Path) -> int:
+    """Copy an ONNX file, its card without the folder of its data; bytes of the copy."""
+    found = read_card(source)
+    assert found is not None
+    write_onnx(onnx.load(source), found.model_copy(update={"data": None}), target)
+    return target.stat().st_size
+
+
 def card(name: str, report: Report, taught: dict[str, Any], sizes: dict[str, int]) -> str:
     """The model card, its figures from the run's report."""
     rows = {row.name: row for row in report.rows if row.runtime == report.rows[0].runtime}
     teacher, student = rows["teacher"], rows["student" if "student" in rows else "distilled"]
-    int8 = [row for row in rows.values() if row.precision == "int8" and row.accuracy is not None][:1]
+    int8 = [row for row in rows.values() if row.precision == "int8" and row.accuracy is not None]
     shown = [("teacher, FP32", teacher), ("student, FP32", student), *((f"student, {row.name}", row) for row in int8)]
     recipe = report.recipe or {}
     assert report.data is not None
@@ -127,6 +142,7 @@ def card(name: str, report: Report, taught: dict[str, Any], sizes: dict[str, int
         name=name,
         teacher_mb=sizes[name] / 1e6,
         student_mb=sizes[f"{name}-student"] / 1e6,
+        int8_mb=sizes[f"{name}-int8"] / 1e6,
         share=student.macs / teacher.macs,
         sizes=markdown_table(
             ["", "M params", "GMACs at 512x512"],

@@ -8,6 +8,7 @@ FOLDER = Path(__file__).parent
 SHIPPED = {
     "dubai-small": "dubai-small/teacher.safetensors",
     "dubai-small-student": "dubai-small/student.safetensors",
+    "dubai-small-int8": "dubai-small/student-int8-fused.onnx",
 }
 """File by name, relative to this folder."""
 

@@ -10,7 +10,9 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -237,6 +239,33 @@ def test_flight_code_works_on_a_drone(run: Run, drone: Path, compressed_run: Pat
     done = run(python=code, site=drone)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == "(200, 300) uint8 True False"
+
+
+def test_rasters_images_and_packages_are_predicted_on_a_drone(
+    run: Run, drone: Path, compressed_run: Path, tmp_path: Path
+) -> None:
+    import rasterio
+
+    image = np.random.default_rng(0).integers(0, 256, (3, 150, 200), np.uint8)
+    where = rasterio.Affine(0.5, 0, 5e5, 0, -0.5, 2e6)
+    with rasterio.open(
+        tmp_path / "in.tif", "w", driver="GTiff", width=200, height=150, count=3, dtype="uint8", crs="EPSG:32640",
+        transform=where,
+    ) as file:  # fmt: skip
+        file.write(image)
+    Image.fromarray(image.transpose(1, 2, 0)).save(tmp_path / "in.png")
+    packed = run("package", compressed_run, "--out", tmp_path / "student.zip", site=drone)
+    assert packed.returncode == 0, packed.stderr
+    for source, target in (("in.tif", "map.tif"), ("in.png", "mask.png")):
+        done = run(
+            "predict", "--engine", f"{tmp_path / 'student.zip'}:student-int8.onnx", "--input", tmp_path / source,
+            "--out", tmp_path / target, "--runtime", "onnxruntime", site=drone,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+    with rasterio.open(tmp_path / "map.tif") as file:
+        assert (file.crs, file.transform, file.shape) == (rasterio.CRS.from_epsg(32640), where, (150, 200))
+        same = file.read(1) == np.asarray(Image.open(tmp_path / "mask.png"))
+    assert same.mean() > 0.9  # the raster's windows lie on the map's lattice, the image's on its own
 
 
 def test_importing_the_package_imports_nothing_heavy(run: Run) -> None:

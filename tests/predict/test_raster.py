@@ -95,6 +95,15 @@ def test_what_has_no_data_stays_without(engine_file: Path, tmp_path: Path) -> No
     assert found.pixels.sum() == (~holes).sum()
 
 
+def test_a_channel_that_happens_to_be_the_nodata_value_is_a_colour(logits_file: Path, tmp_path: Path) -> None:
+    image = np.full((40, 40, 3), (0, 0, 200), np.uint8)
+    image[:5] = 0
+    _map(logits_file, write_raster(tmp_path / "in.tif", planes(image), nodata=0), tmp_path / "map.tif")
+    with rasterio.open(tmp_path / "map.tif") as file:
+        classes = file.read(1)
+    assert (classes[:5] == 255).all() and (classes[5:] == 2).all()
+
+
 def test_a_raster_without_any_data(logits_file: Path, tmp_path: Path) -> None:
     source = write_raster(tmp_path / "in.tif", np.full((3, 90, 90), 7, np.uint8), nodata=7)
     assert _map(logits_file, source, tmp_path / "map.tif", probabilities=True).pixels.sum() == 0

@@ -178,7 +178,8 @@ class Raster:
                 values = self._file.read(chosen, window=place)
                 valid = None
                 if self._masked:
-                    valid = self._file.read_masks(chosen, window=place).min(axis=0) > 0
+                    # As rasterio's dataset_mask: one band with data will do, or pure colours would have none.
+                    valid = self._file.read_masks(chosen, window=place).max(axis=0) > 0
                     if self._alpha is not None:
                         valid &= self._file.read(self._alpha, window=place) > 0
             if valid is not None and values.dtype.kind == "f":

@@ -99,7 +99,7 @@ def test_the_numbers() -> None:
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
-        ({"view": "heat"}, "There is no view 'heat'. Choose from: overlay, side-by-side, mask, classes."),
+        ({"view": "heat"}, "There is no view 'heat'. Choose from: classes, mask, overlay, side-by-side."),
         ({"fit": "crop"}, "There is no fit 'crop'. Choose from: auto, windows, resize."),
         ({"opacity": 1.5}, "opacity is 1.5. Give a share from 0 to 1."),
         ({"opacity": float("nan")}, "opacity is nan. Give a share from 0 to 1."),
