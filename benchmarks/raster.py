@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import subprocess
 import sys
 import tempfile
@@ -140,14 +139,30 @@ def one_turn(engine: Path, raster: Path, asked: argparse.Namespace) -> Turn:
 
 
 def edpct(*arguments: object) -> tuple[str, float]:
-    """Run a command; what it printed, and its largest resident set in megabytes."""
+    """Run a command; what it printed, and its largest resident set in megabytes.
+
+    Linux keeps the largest in VmHWM, which is read as long as the process lives; that of ``wait4`` begins with that of
+    the parent.
+    """
     with tempfile.TemporaryFile("w+") as file:
         process = subprocess.Popen([sys.executable, "-m", "edpct", *map(str, arguments)], stdout=file)
-        _, status, usage = os.wait4(process.pid, 0)
-        if status:
-            sys.exit(os.waitstatus_to_exitcode(status))
+        peak = 0.0
+        while process.poll() is None:
+            peak = max(peak, largest_resident_set(process.pid))
+            time.sleep(0.02)
+        if process.returncode:
+            sys.exit(process.returncode)
         file.seek(0)
-        return file.read(), usage.ru_maxrss / 1024
+        return file.read(), peak
+
+
+def largest_resident_set(pid: int) -> float:
+    """Megabytes so far; 0 of a process that has just ended."""
+    try:
+        lines = Path(f"/proc/{pid}/status").read_text(encoding="ascii").splitlines()
+    except OSError:
+        return 0.0
+    return next((int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM")), 0.0)
 
 
 def like_its_source(raster: Path, made: Path) -> bool:
