@@ -8,7 +8,7 @@ prediction is that of the whole command: start, reading, windows, overviews, com
 resident set of that process.
 
 Seams: crops of the raster are predicted by themselves, and compared with the whole, pixel by pixel. Crops that know
-where they lie are cut on the lattice of the whole; the same crops without coordinates are cut anywhere.
+where they lie are cut on the grid of the whole; the same crops without coordinates are cut anywhere.
 """
 
 from __future__ import annotations
@@ -236,7 +236,7 @@ def page(found: dict[str, Any]) -> str:
     seam_lines = []
     for seam in seams:
         same = 100 * np.array(seam["same"])
-        begin = "on the whole's lattice" if seam["lattice"] else "anywhere"
+        begin = "on the whole's grid" if seam["lattice"] else "anywhere"
         seam_lines.append([seam["engine"], str(seam["overlap"]), begin, f"{same.mean():.2f}", f"{same.min():.2f}"])
     side, here, used = found["side"], found["machine"], found["versions"]
     runtime = found["runtime"]
@@ -251,7 +251,7 @@ def page(found: dict[str, Any]) -> str:
         markdown_table(RATES, lines),
         (
             f"Pixels that have the same class in a crop of {CROP} x {CROP} and in the whole, %, of {CROPS} crops.\n"
-            "Crops that know where they lie are cut on the lattice of the whole; without coordinates, anywhere."
+            "Crops that know where they lie are cut on the grid of the whole; without coordinates, anywhere."
         ),
         markdown_table(["engine", "overlap", "windows begin", "mean", "worst crop"], seam_lines),
         f"{here['cpu']}, {here['cores']} cores, {found['date']}; edpct {used['edpct']}, {runtime} {used[runtime]}.",

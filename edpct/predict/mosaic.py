@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from edpct.predict.engine import Engine
 from edpct.predict.stitch import Classes, Grid, Shares, Span
 
-OVERLAP = 32  # pixels that neighbouring windows share; 128 made no map more alike, see benchmarks/raster.py
+OVERLAP = 32  # pixels that neighbouring windows share
 
 ReadRows = Callable[[int, int], NDArray[np.uint8]]
 """From the first row of an image, up to and without the last: (rows, width, 3), uint8, RGB."""

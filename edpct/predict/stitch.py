@@ -76,16 +76,17 @@ def _ramp(length: int) -> NDArray[np.float32]:
 
 
 def spans(length: int, window: int, overlap: int, phase: int = 0) -> list[Span]:
-    """Windows that cover an axis, spread evenly, each sharing ``overlap`` pixels or more with the next.
+    """Windows that cover an axis, each sharing ``overlap`` pixels or more with the next.
 
-    They begin on a lattice of :data:`LATTICE` pixels, where the window is large enough for one. So two images that
-    share ground are seen alike there: with windows that begin anywhere, about three times as many pixels change their
-    class when an image is cropped (benchmarks/raster.py).
+    They begin at the multiples of one stride, counted from the map's origin, so that two images that share ground are
+    cut into the same windows there; only the first and the last are pushed inwards. All begin on a lattice of
+    :data:`LATTICE` pixels, where the window is large enough for one. With windows that begin anywhere, several times as
+    many pixels change their class when an image is cropped (benchmarks/raster.py).
 
     Args:
         length: of the image, in pixels, 1 or more.
         overlap: pixels, even, from 0 to a third of the window, so that no three ramps meet; ramps are as long.
-        phase: where the image begins on the lattice, pixels, 0..LATTICE - 1.
+        phase: where the image begins, pixels from the map's origin.
 
     Raises:
         ValueError: an overlap that is none of these.
@@ -95,19 +96,21 @@ def spans(length: int, window: int, overlap: int, phase: int = 0) -> list[Span]:
     if length <= window:
         return [Span(0, 0, length, 0, 0)]
     step = LATTICE if window - overlap >= LATTICE else 1
-    phase %= step
-    way = math.ceil((length + phase - window) / step)  # from the first window to the last, in steps
-    count = math.ceil(way / ((window - overlap) // step)) + 1
-    begins = [index * way // (count - 1) * step - phase for index in range(count)]
+    stride = (window - overlap) // step * step
+    # On the map: the first window, the last, and between them those at multiples of the stride.
+    first = phase // step * step
+    last = math.ceil((phase + length - window) / step) * step
+    between = range((first // stride + 1) * stride, last, stride) if last - first > stride else ()
+    begins = [begin - phase for begin in (first, *between, last)]
     borders = [(following + begin + window) // 2 for begin, following in itertools.pairwise(begins)]
     half = overlap // 2
     return [
         Span(
             begin,
             borders[index - 1] - half if index else 0,
-            borders[index] + half if index < count - 1 else length,
+            borders[index] + half if index < len(borders) else length,
             overlap if index else 0,
-            overlap if index < count - 1 else 0,
+            overlap if index < len(borders) else 0,
         )
         for index, begin in enumerate(begins)
     ]
@@ -134,7 +137,7 @@ class Grid:
         """The windows over an image (height, width); the overlap is cut to a third of a window.
 
         Args:
-            phase: (down, right) of the image on the lattice, see :func:`spans`.
+            phase: (down, right) of the image on the map, pixels, see :func:`spans`.
         """
         most = min(window) // 3
         share = min(overlap, most) // 2 * 2

@@ -18,10 +18,11 @@ OVERLAPS = [0, 2, 8]
 
 
 @pytest.mark.parametrize("overlap", OVERLAPS)
+@pytest.mark.parametrize("phase", [0, 5, 23])
 @pytest.mark.parametrize("length", [1, 5, 24, 25, 31, 40, 47, 48, 49, 100, 1000])
-def test_weights_add_up_to_one_at_every_pixel(length: int, overlap: int) -> None:
+def test_weights_add_up_to_one_at_every_pixel(length: int, overlap: int, phase: int) -> None:
     total = np.zeros(length)
-    found = spans(length, WINDOW, overlap)
+    found = spans(length, WINDOW, overlap, phase)
     for span in found:
         assert span.start <= span.first < span.last <= span.start + WINDOW
         total[span.first : span.last] += span.weight
@@ -30,7 +31,7 @@ def test_weights_add_up_to_one_at_every_pixel(length: int, overlap: int) -> None
 
 
 @pytest.mark.parametrize("overlap", [0, 32, 64, 170])
-@pytest.mark.parametrize("phase", [0, 1, 31])
+@pytest.mark.parametrize("phase", [0, 1, 31, 479, 480, 1_000_003, -5])
 @pytest.mark.parametrize("length", [512, 513, 544, 900, 1024, 1500, 20000])
 def test_large_windows_begin_on_a_lattice_of_32_pixels(length: int, phase: int, overlap: int) -> None:
     total = np.zeros(length)
@@ -46,10 +47,15 @@ def test_large_windows_begin_on_a_lattice_of_32_pixels(length: int, phase: int, 
         assert after.start - before.start <= 512 - overlap
 
 
-def test_a_crop_is_cut_into_the_windows_of_the_whole_where_both_are_long() -> None:
-    """The same phase on the ground: the lattice of the crop is that of the whole."""
-    whole, crop = spans(5000, 512, 0, phase=7), spans(3000, 512, 0, phase=(7 + 1000) % LATTICE)
-    assert {(span.start + 7) % LATTICE for span in whole} == {(span.start + 1007) % LATTICE for span in crop} == {0}
+@pytest.mark.parametrize("overlap", [0, 32, 64, 170])
+@pytest.mark.parametrize("begin", [0, 17, 480, 1000, 1999])
+def test_a_crop_is_cut_into_the_windows_of_the_whole(begin: int, overlap: int) -> None:
+    """All but the first and the last, wherever both lie on the map."""
+    phase = 7
+    whole = {span.start + phase for span in spans(9000, 512, overlap, phase)[1:-1]}
+    inner = [span.start + phase + begin for span in spans(4000, 512, overlap, phase + begin)[1:-1]]
+    assert len(inner) >= 4 and set(inner) <= whole
+    assert {position % LATTICE for position in inner} == {0}
 
 
 def test_no_pixel_is_taken_from_the_edge_of_a_window_but_at_the_edge_of_the_image() -> None:
