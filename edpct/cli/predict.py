@@ -121,6 +121,8 @@ def predict_command(
         elif _is_picture(given):
             _only_of_rasters(probabilities, polygons)
             _picture(opened, given, out, pictures, json_file)
+        elif shown not in (None, "classes"):
+            raise RunError(f"--view {shown} is for images and video; of a raster comes a map of classes.")
         else:
             _raster(opened, given, out, maps, json_file, screen())
 
@@ -164,7 +166,7 @@ def _raster(
     if settings.probabilities:
         _check_output(probabilities_file(target), source, probabilities_file(target).name)
     if target.suffix.lower() not in (".tif", ".tiff"):
-        raise RunError(f"The map of a raster is written as .tif, and {target.name} is none.")
+        raise RunError(f"The map of a raster is written as .tif, and {target.name} is none.", "Give --out NAME.tif.")
     found = predict_raster(engine, source, target, settings, progress)
     _report(engine.task, found.pixels, found.square_metres, found.measured_on, json_file)
     for line in _closing(found):
@@ -198,6 +200,8 @@ def _folder(
     if not images and not rasters:
         raise DataError(f"There is no image in {source}.", f"Images are {', '.join(SUFFIXES)}, .tif or .tiff.")
 
+    if out.suffix.lower() in (*SUFFIXES, ".tif", ".tiff") and not out.is_dir():
+        raise RunError(f"{out} is the name of a file, and {source} is a folder.", "Name a folder with --out.")
     seen = predict_folder(engine, images, out, pictures, progress)
     for path, target in rasters:
         if target.exists():
@@ -209,7 +213,8 @@ def _folder(
             seen.written.append(target)
         except DataError as error:
             seen.failed.append((path, error))
-    _report(engine.task, seen.pixels, None, "", json_file)
+    if seen.written or json_file is not None:
+        _report(engine.task, seen.pixels, None, "", json_file)
     typer.echo(f"Wrote {len(seen.written)} to {out}{f'; {seen.kept} were there' if seen.kept else ''}.")
     if seen.failed:
         for path, why in seen.failed:

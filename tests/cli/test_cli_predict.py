@@ -118,6 +118,10 @@ def test_a_folder_keeps_its_names_and_goes_on_where_it_was(engine: Path, tmp_pat
     again = _predict(engine, source, out)
     assert again.code == 0 and "Wrote 1 to" in again.out and "4 were there" in again.out
     assert (out / "a.png.png").stat().st_mtime_ns == before and (out / "b.png").exists()
+    kept = _predict(engine, source, out)
+    assert kept.code == 0 and "Wrote 0 to" in kept.out and "share" not in kept.out  # no table of nothing
+    named = _predict(engine, source, tmp_path / "maps.tif")
+    assert named.code == 2 and "is the name of a file" in named.err
     other = _predict(engine, source, out, "--view", "mask")
     assert other.code == 2 and "results of another engine or other settings" in other.err
 
@@ -165,6 +169,9 @@ def test_bands_and_scale_come_from_the_command_line(engine: Path, tmp_path: Path
         (("--out", "in.tif"), "--out is the file of --input"),
         (("--input", "missing.tif"), "There is no missing.tif"),
         (("--runtime", "abacus"), "abacus"),
+        (("--view", "overlay"), "--view overlay is for images and video"),
+        (("--engine", "dubai-smal-int8"), "Did you mean dubai-small-int8?"),
+        (("--engine", "abacus"), "With edpct come dubai-small, "),
     ],
 )
 def test_what_cannot_be_is_one_sentence(
@@ -174,8 +181,8 @@ def test_what_cannot_be_is_one_sentence(
     write_raster(Path("in.tif"), planes(rgb(40, 40)))
     arguments = {"--input": "in.tif", "--out": "map.tif", "--runtime": "onnxruntime"}
     arguments |= dict(zip(more[::2], more[1::2], strict=True))
-    flat = [part for pair in arguments.items() for part in pair]
-    result = CliRunner().invoke(app, ["predict", "--engine", str(engine), *flat])
+    flat = [part for pair in ({"--engine": str(engine)} | arguments).items() for part in pair]
+    result = CliRunner().invoke(app, ["predict", *flat])
     assert result.exit_code == 2 and said in result.stderr, result.stderr
     assert not Path("map.tif").exists() and "Traceback" not in result.stderr
 
