@@ -23,7 +23,9 @@ PACKAGES: dict[str, tuple[str, ...]] = {
     "cpu": ("onnxruntime", "openvino"),
     "tensorrt": ("tensorrt", "pycuda"),
     "rtx": ("tensorrt-rtx",),
-    "geo": ("rasterio",),
+    "geo": ("rasterio", "shapely"),
+    "gpkg": ("pyogrio",),
+    "video": ("opencv-python-headless",),
     "nvml": ("nvidia-ml-py",),
     "compress": (
         "torch",
