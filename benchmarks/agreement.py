@@ -45,13 +45,12 @@ from edpct.bench.frames import Frames
 from edpct.bench.report.make import load_average, machine
 from edpct.bench.report.schema import Scope
 from edpct.bench.report.tables import markdown_table
-from edpct.bench.requests import card_of
 from edpct.bench.worker import Job
 from edpct.cli.screen import screen
 from edpct.data.scenes import render_scene
 from edpct.errors import EdpctError, EngineError
 from edpct.progress import Progress
-from edpct.runtimes.artefact import sha256_of
+from edpct.runtimes.artefact import card_of, sha256_of
 from edpct.runtimes.inventory import cpu_cores
 from edpct.runtimes.ports import Ports
 from edpct.runtimes.session import Options

@@ -33,7 +33,7 @@ from edpct.bench.measure import bench
 from edpct.bench.report.claim import headline
 from edpct.bench.report.make import load_average, make_report
 from edpct.bench.report.tables import markdown_table, scopes_table_of, table_of
-from edpct.bench.requests import Request, card_of, find_dataset
+from edpct.bench.requests import Request, find_dataset
 from edpct.cli.screen import screen
 from edpct.data.layouts import open_dataset
 from edpct.data.samples import Dataset
@@ -46,6 +46,7 @@ from edpct.export.parity import Parity, compare_logits, infer
 from edpct.export.targets import TARGETS
 from edpct.progress import Progress
 from edpct.recipe import BenchSettings
+from edpct.runtimes.artefact import card_of
 from edpct.runtimes.gpu import probe_gpu
 from edpct.runtimes.session import Options
 from edpct.runtimes.table import open_session

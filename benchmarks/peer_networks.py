@@ -23,7 +23,6 @@ from torch import Tensor, nn
 from edpct import __version__
 from edpct.bench.report.schema import FailureReport
 from edpct.bench.report.wording import join
-from edpct.bench.requests import card_of
 from edpct.card import Card
 from edpct.errors import CheckpointError, EdpctError, EngineError, ExportError, MissingPackageError
 from edpct.export.fuse import fuse
@@ -33,7 +32,7 @@ from edpct.export.parity import check_parity
 from edpct.models.architecture import count_macs, count_parameters
 from edpct.progress import Progress
 from edpct.recipe import ArgmaxAt, ExportSettings, FuseSettings
-from edpct.runtimes.artefact import sha256_of
+from edpct.runtimes.artefact import card_of, sha256_of
 from edpct.task import Task
 
 Images = Sequence[NDArray[np.uint8]]

@@ -41,7 +41,7 @@ from edpct.bench.report.make import load_average, make_report
 from edpct.bench.report.schema import FailureReport, Report, RowReport
 from edpct.bench.report.tables import class_table_of, failure_table_of, markdown_table, scopes_table_of, table_of
 from edpct.bench.report.wording import fps, join, times
-from edpct.bench.requests import Request, card_of, check_classes
+from edpct.bench.requests import Request, check_classes
 from edpct.bench.scoring import Scores, accuracy_report
 from edpct.bench.worker import Job
 from edpct.cli.screen import screen
@@ -52,7 +52,7 @@ from edpct.data.scenes import SCENE_TASK, write_scenes
 from edpct.errors import CheckpointError, DataError, EdpctError, EngineError
 from edpct.progress import Progress
 from edpct.recipe import ArgmaxAt, BenchSettings, QuantiseSettings
-from edpct.runtimes.artefact import sha256_of
+from edpct.runtimes.artefact import card_of, sha256_of
 from edpct.runtimes.session import Options
 from edpct.task import Task
 

@@ -27,7 +27,7 @@ from edpct.bench.report.claim import machine_line
 from edpct.bench.report.make import load_average, make_report
 from edpct.bench.report.schema import Report, RowReport
 from edpct.bench.report.tables import Table, class_difference_of, markdown_table
-from edpct.bench.requests import Request, card_of
+from edpct.bench.requests import Request
 from edpct.cli.screen import screen
 from edpct.data.layouts import open_dataset
 from edpct.data.samples import Dataset
@@ -37,6 +37,7 @@ from edpct.export.layers import int8_share, layers_of
 from edpct.progress import Progress
 from edpct.recipe import ArgmaxAt, BenchSettings, FuseSettings, QuantiseSettings
 from edpct.run.quantise import write_fp16, write_int8
+from edpct.runtimes.artefact import card_of
 
 SEED = 0
 PLACES: tuple[ArgmaxAt, ...] = ("full", "half", "head")

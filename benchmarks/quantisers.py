@@ -32,7 +32,7 @@ from edpct.bench.report.claim import machine_line
 from edpct.bench.report.make import load_average, make_report
 from edpct.bench.report.schema import Report
 from edpct.bench.report.tables import Table, markdown_table
-from edpct.bench.requests import Request, card_of
+from edpct.bench.requests import Request
 from edpct.card import Card
 from edpct.cli.screen import screen
 from edpct.data.layouts import open_dataset
@@ -47,6 +47,7 @@ from edpct.export.parity import check_parity
 from edpct.models.adopt import adopt
 from edpct.progress import Progress
 from edpct.recipe import BenchSettings, ExportSettings, OptimiseSettings, QuantiseSettings
+from edpct.runtimes.artefact import card_of
 from edpct.runtimes.ports import predictor
 from edpct.runtimes.table import open_session
 from edpct.training.loop import Training

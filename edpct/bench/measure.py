@@ -27,7 +27,7 @@ from edpct.bench.report.schema import (
     ThroughputReport,
     WarmUpReport,
 )
-from edpct.bench.requests import Request, card_of, check_classes, check_sizes
+from edpct.bench.requests import Request, check_classes, check_sizes
 from edpct.bench.scoring import Scores, accuracy_report
 from edpct.bench.sensors.monitor import Monitor
 from edpct.bench.sensors.nvidia import device_memory_used
@@ -39,7 +39,7 @@ from edpct.data.samples import Dataset
 from edpct.errors import EngineError
 from edpct.progress import Progress
 from edpct.recipe import BenchSettings
-from edpct.runtimes.artefact import sha256_of
+from edpct.runtimes.artefact import card_of, sha256_of
 from edpct.runtimes.table import RUNTIMES, Runtime
 
 

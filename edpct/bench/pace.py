@@ -18,10 +18,11 @@ from numpy.typing import NDArray
 
 from edpct.bench.crew import Member
 from edpct.bench.frames import encoded_windows
-from edpct.bench.requests import Request, card_of
+from edpct.bench.requests import Request
 from edpct.bench.statistics import RESAMPLES
 from edpct.bench.worker import Job
 from edpct.data.samples import Dataset
+from edpct.runtimes.artefact import card_of
 
 TURN = 0.1  # seconds
 TRIMMED = 0.1  # of the ratios, at either end: turns that were disturbed

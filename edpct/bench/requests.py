@@ -15,7 +15,6 @@ from edpct.data.samples import Dataset, Split
 from edpct.errors import DataError, EdpctError, EngineError
 from edpct.progress import Progress
 from edpct.recipe import BenchSettings
-from edpct.runtimes.artefact import read_card
 from edpct.runtimes.content import require_file
 from edpct.runtimes.gpu import require_gpu
 from edpct.runtimes.session import DEFAULT, Options
@@ -118,21 +117,6 @@ def find_dataset(cards: Sequence[Card], given: Dataset | None, progress: Progres
         "No data is known for these engines, so mIoU is not measured and images are noise. Give it with --data DIR"
     )
     return None
-
-
-def card_of(path: Path) -> Card:
-    """The card of an engine.
-
-    Raises:
-        EngineError: it carries none.
-    """
-    card = read_card(path)
-    if card is None:
-        raise EngineError(
-            f"{path.name} does not say what it is (no edpct metadata), so its input cannot be prepared.",
-            "Export it with edpct.",
-        )
-    return card
 
 
 def check_classes(task: Task, dataset: Dataset, path: Path) -> None:

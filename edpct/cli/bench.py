@@ -60,11 +60,12 @@ def bench_command(
         table_of,
         throughput_table_of,
     )
-    from edpct.bench.requests import card_of, find_dataset, plan_rows
+    from edpct.bench.requests import find_dataset, plan_rows
     from edpct.cli.screen import screen, show_table
     from edpct.data.layouts import open_dataset
     from edpct.recipe import BenchSettings, Section
     from edpct.recipe.file import load_recipe
+    from edpct.runtimes.artefact import card_of
     from edpct.runtimes.sidecar import trust
 
     class Asked(Section):

@@ -14,10 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 from typing_extensions import Self
 
-from edpct.card import Card
 from edpct.errors import EngineError
 from edpct.predict.stitch import Blend, Middle, Stitcher
-from edpct.runtimes.artefact import read_card
+from edpct.runtimes.artefact import card_of
 from edpct.runtimes.ports import Ports, ports_of
 from edpct.runtimes.session import Options, Session
 from edpct.runtimes.table import RUNTIMES, Runtime, open_session, runtimes_for
@@ -43,7 +42,7 @@ class Engine:
     def __init__(self, path: Path, *, runtime: str = "", device: str = "", options: Options | None = None) -> None:
         options = options or Options()
         self.path = path
-        self.card = _card_of(path)
+        self.card = card_of(path)
         row = runtime or runtime_of(path).name
         known = RUNTIMES[row].options if row in RUNTIMES else ()
         if "streams" not in known:
@@ -190,16 +189,6 @@ def runtime_of(path: Path) -> Runtime:
             return row
     assert missing[0] is not None
     raise missing[0]
-
-
-def _card_of(path: Path) -> Card:
-    card = read_card(path)
-    if card is None:
-        raise EngineError(
-            f"{path.name} does not say what it is (no edpct metadata), so its input cannot be prepared.",
-            "Export it with edpct.",
-        )
-    return card
 
 
 def _batches(

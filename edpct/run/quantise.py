@@ -9,7 +9,7 @@ import onnx
 
 from edpct.bench.pace import compare_pace
 from edpct.bench.report.tables import Table
-from edpct.bench.requests import Request, card_of, check_sizes
+from edpct.bench.requests import Request, check_sizes
 from edpct.card import Card
 from edpct.data.accuracy import Accuracy, measure_accuracy
 from edpct.data.samples import Dataset
@@ -25,6 +25,7 @@ from edpct.progress import Progress
 from edpct.recipe import QuantiseSettings
 from edpct.run.datasets import dataset_of
 from edpct.run.folder import full_disk_explained
+from edpct.runtimes.artefact import card_of
 from edpct.runtimes.ports import predictor
 from edpct.runtimes.table import open_session
 

@@ -14,7 +14,7 @@ import torch
 from edpct.bench.measure import bench
 from edpct.bench.report.make import load_average, make_report
 from edpct.bench.report.pictures import Shown, picture_sheet
-from edpct.bench.requests import Request, card_of
+from edpct.bench.requests import Request
 from edpct.card import Card
 from edpct.data.samples import Dataset
 from edpct.data.sampling import sample_labelled
@@ -33,7 +33,7 @@ from edpct.run.pruning import Pruning
 from edpct.run.qat import train_quantised
 from edpct.run.quantise import write_fp16, write_int8
 from edpct.run.speed import parse_target
-from edpct.runtimes.artefact import sha256_of
+from edpct.runtimes.artefact import card_of, sha256_of
 from edpct.runtimes.session import Options
 from edpct.training.loop import Training
 

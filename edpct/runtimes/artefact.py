@@ -61,6 +61,22 @@ def read_card(path: Path) -> Card | None:
     )
 
 
+def card_of(path: Path) -> Card:
+    """The card of an engine.
+
+    Raises:
+        EngineError: it carries none.
+        EngineError, MissingPackageError, CheckpointError: as :func:`read_card`.
+    """
+    card = read_card(path)
+    if card is None:
+        raise EngineError(
+            f"{path.name} does not say what it is (no edpct metadata), so its input cannot be prepared.",
+            "Export it with edpct.",
+        )
+    return card
+
+
 def _plan_card(path: Path) -> Card | None:
     """Of its sidecar; of a trusted plan without one, of the ONNX file of the same name."""
     source = path.with_suffix(".onnx")

@@ -20,12 +20,12 @@ from worker_processes import all_gone, children, is_alive
 
 from edpct.bench.crew import Member
 from edpct.bench.report.schema import SCOPES
-from edpct.bench.requests import card_of
 from edpct.bench.scoring import score_windows
 from edpct.bench.worker import Job, Opened
 from edpct.data.layouts import open_dataset
 from edpct.data.tiling import windows
 from edpct.errors import EngineError
+from edpct.runtimes.artefact import card_of
 from edpct.runtimes.ports import predictor
 from edpct.runtimes.session import Options
 from edpct.runtimes.table import open_session

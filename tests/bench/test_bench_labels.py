@@ -8,9 +8,9 @@ import numpy as np
 import onnx
 import pytest
 
-from edpct.bench.requests import card_of
 from edpct.card import CARD_KEY, Card
 from edpct.errors import EngineError
+from edpct.runtimes.artefact import card_of
 from edpct.runtimes.labels import labels_of
 from edpct.runtimes.ports import ports_of, predictor
 from edpct.runtimes.session import Arrays, Session, TensorSpec

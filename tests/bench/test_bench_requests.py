@@ -11,11 +11,12 @@ import onnx
 import pytest
 from PIL import Image
 
-from edpct.bench.requests import card_of, check_classes, check_sizes, find_dataset, plan_rows
+from edpct.bench.requests import check_classes, check_sizes, find_dataset, plan_rows
 from edpct.data.layouts import open_dataset
 from edpct.errors import DataError, EngineError, MissingPackageError
 from edpct.progress import Silent
 from edpct.recipe import BenchSettings
+from edpct.runtimes.artefact import card_of
 from edpct.runtimes.gpu import GpuDevice, GpuState
 from edpct.runtimes.session import Options
 

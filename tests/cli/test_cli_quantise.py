@@ -12,9 +12,9 @@ import onnx
 import pytest
 from PIL import Image
 
-from edpct.bench.requests import card_of
 from edpct.export.fuse import fuse
 from edpct.recipe import FuseSettings
+from edpct.runtimes.artefact import card_of
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 

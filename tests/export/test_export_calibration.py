@@ -9,7 +9,6 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from edpct.bench.requests import card_of
 from edpct.errors import QuantisationError
 from edpct.export.calibration import (
     BINS,
@@ -22,6 +21,7 @@ from edpct.export.calibration import (
     recalibrate,
 )
 from edpct.export.int8 import quantise_int8
+from edpct.runtimes.artefact import card_of
 from edpct.runtimes.table import open_session
 
 

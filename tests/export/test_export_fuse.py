@@ -11,7 +11,6 @@ import pytest
 import torch
 from onnx import TensorProto, helper, numpy_helper
 
-from edpct.bench.requests import card_of
 from edpct.card import Card
 from edpct.data.layouts import open_dataset
 from edpct.data.sampling import sample_windows
@@ -24,6 +23,7 @@ from edpct.export.onnx_export import export_onnx
 from edpct.models.checkpoint import load_checkpoint
 from edpct.progress import Silent
 from edpct.recipe import ArgmaxAt, ExportSettings, FuseSettings
+from edpct.runtimes.artefact import card_of
 from edpct.runtimes.ports import ports_of, predictor
 from edpct.runtimes.sidecar import read_sidecar
 from edpct.runtimes.table import open_session

@@ -9,7 +9,6 @@ import numpy as np
 import onnx
 import pytest
 
-from edpct.bench.requests import card_of
 from edpct.errors import ExportError
 from edpct.export.build import build_plan
 from edpct.export.fp16 import convert_fp16
@@ -18,6 +17,7 @@ from edpct.export.graph import read_graph
 from edpct.export.int8 import quantise_int8
 from edpct.progress import Silent
 from edpct.recipe import FuseSettings
+from edpct.runtimes.artefact import card_of
 
 
 def without_weights(model: onnx.ModelProto, path: Path) -> None:

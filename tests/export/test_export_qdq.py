@@ -10,10 +10,10 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
-from edpct.bench.requests import card_of
 from edpct.export.int8 import quantise_int8
 from edpct.export.layers import groups_of, layers_of
 from edpct.export.qdq import SMOOTHING, feed_products, unsmooth
+from edpct.runtimes.artefact import card_of
 from edpct.runtimes.table import open_session
 
 RNG = np.random.default_rng(0)

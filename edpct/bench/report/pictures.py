@@ -14,10 +14,11 @@ from PIL import Image, ImageDraw, ImageFont
 
 from edpct.bench.report.claim import most_compressed
 from edpct.bench.report.schema import Report
-from edpct.bench.requests import Request, card_of
+from edpct.bench.requests import Request
 from edpct.data.samples import Dataset
 from edpct.data.tiling import Window, windows
 from edpct.progress import Progress
+from edpct.runtimes.artefact import card_of
 from edpct.runtimes.ports import predictor
 from edpct.runtimes.table import open_session
 from edpct.task import Task
