@@ -203,6 +203,7 @@ def predict_folder(
                 picture = decoded.result()
             except EdpctError as error:
                 seen.failed.append((source, error))
+                update(done, source.name)
                 continue
             classes = predict_picture(engine, picture, settings)
             seen.pixels += counts(classes, engine.task.num_classes)
