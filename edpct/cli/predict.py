@@ -188,7 +188,7 @@ def _folder(
 ) -> None:  # fmt: skip
     from edpct.errors import DataError, RunError
     from edpct.predict.pictures import SUFFIXES, predict_folder
-    from edpct.predict.raster.job import predict_raster
+    from edpct.predict.raster.job import predict_raster, probabilities_file
 
     if maps.polygons is not None:
         raise RunError("--polygons is one file, and of a folder there would be many.", "Predict one raster at a time.")
@@ -204,7 +204,7 @@ def _folder(
         raise RunError(f"{out} is the name of a file, and {source} is a folder.", "Name a folder with --out.")
     seen = predict_folder(engine, images, out, pictures, progress)
     for path, target in rasters:
-        if target.exists():
+        if target.exists() and (not maps.probabilities or probabilities_file(target).exists()):
             seen.kept += 1
             continue
         try:
@@ -225,20 +225,27 @@ def _folder(
 
 def _sorted_out(source: Path, out: Path, suffixes: tuple[str, ...], suffix: str) -> Any:
     """Images and rasters of a folder and its folders, each with where its result goes."""
+    from collections import Counter
+
+    results = out.resolve()
     found = sorted(
         path for path in source.rglob("*")
-        if path.is_file() and not path.name.startswith(".") and out.resolve() not in path.resolve().parents
+        if path.is_file() and not path.name.startswith(".") and results not in path.resolve().parents
     )  # fmt: skip
-    images = [path for path in found if path.suffix.lower() in suffixes]
-    rasters = [path for path in found if path.suffix.lower() in (".tif", ".tiff")]
-    stems = [path.relative_to(source).with_suffix("") for path in images]
 
-    def target(path: Path, suffix: str) -> Path:
-        inside = path.relative_to(source)
-        alone = suffix == ".tif" or stems.count(inside.with_suffix("")) == 1
-        return out / (inside.with_suffix(suffix) if alone else inside.with_name(inside.name + suffix))
+    def pairs(kinds: tuple[str, ...], suffix: str) -> list[tuple[Path, Path]]:
+        paths = [path for path in found if path.suffix.lower() in kinds]
+        stems = Counter(path.with_suffix("") for path in paths)
+        pairs = []
+        for path in paths:
+            inside = path.relative_to(source)
+            alone = stems[path.with_suffix("")] == 1  # else a.png and a.jpg would become one file
+            pairs.append(
+                (path, out / (inside.with_suffix(suffix) if alone else inside.with_name(inside.name + suffix)))
+            )
+        return pairs
 
-    return [(path, target(path, suffix)) for path in images], [(path, target(path, ".tif")) for path in rasters]
+    return pairs(suffixes, suffix), pairs((".tif", ".tiff"), ".tif")
 
 
 def _bands(bands: str | None, scale: str | None, percentiles: str | None) -> Bands:

@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -242,8 +242,10 @@ def counts(classes: NDArray[np.uint8], number: int) -> NDArray[np.int64]:
 def _settle(engine: Engine, out: Path, settings: PictureSettings) -> None:
     """Write down what results in a folder are of; refuse to mix them with those of something else."""
     facts: dict[str, Any] = {
-        "edpct": __version__, "engine": sha256_of(engine.path), "view": settings.view, "overlap": settings.overlap,
-    }  # fmt: skip
+        "edpct": __version__,
+        "engine": sha256_of(engine.path),
+        **json.loads(json.dumps(asdict(settings))),  # as they come back from the file
+    }
     try:
         out.mkdir(parents=True, exist_ok=True)
         kept = json.loads((out / STATE).read_text(encoding="utf-8")) if (out / STATE).exists() else None

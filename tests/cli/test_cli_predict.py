@@ -126,6 +126,22 @@ def test_a_folder_keeps_its_names_and_goes_on_where_it_was(engine: Path, tmp_pat
     assert other.code == 2 and "results of another engine or other settings" in other.err
 
 
+def test_files_of_one_stem_and_other_settings_are_not_mixed_up(engine: Path, tmp_path: Path) -> None:
+    source, out = tmp_path / "in", tmp_path / "out"
+    source.mkdir()
+    images = {name: rgb(30, 30, seed) for seed, name in enumerate(("a.tif", "a.tiff"))}
+    for name, image in images.items():
+        write_raster(source / name, planes(image))
+    assert _predict(engine, source, out).code == 0
+    for name, image in images.items():
+        with rasterio.open(out / f"{name}.tif") as file:
+            np.testing.assert_array_equal(file.read(1), expected_classes(image))
+    other = _predict(engine, source, out, "--bands", "3,2,1")
+    assert other.code == 2 and "other settings" in other.err
+    more = _predict(engine, source, out, "--probabilities")
+    assert more.code == 0 and (out / "a.tiff-probabilities.tif").exists(), more.err
+
+
 def test_a_raster_is_told_with_its_areas(engine: Path, tmp_path: Path) -> None:
     image = rgb(60, 60)
     source = write_raster(tmp_path / "in.tif", planes(image))
