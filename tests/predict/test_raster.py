@@ -21,6 +21,7 @@ from edpct.errors import DataError, EngineError, RunError
 from edpct.predict.engine import Engine
 from edpct.predict.raster.job import RasterSettings, predict_raster
 from edpct.predict.raster.read import Bands, Raster
+from edpct.predict.raster.rows import HEADER
 from edpct.progress import Silent
 
 SAY_NOTHING = Silent()
@@ -227,11 +228,11 @@ def test_what_was_predicted_before_a_stop_is_kept(logits_file: Path, tmp_path: P
     with Engine(logits_file, runtime="onnxruntime") as engine, pytest.raises(KeyboardInterrupt):
         predict_raster(engine, source, tmp_path / "map.tif", RasterSettings(), Stop())
     assert not (tmp_path / "map.tif").exists()
-    rows = tmp_path / ".map.tif.part" / "classes.u8"
-    kept = rows.stat().st_size // 90
+    rows = tmp_path / ".map.tif.part" / "classes.rows"
+    kept = (rows.stat().st_size - HEADER.size) // 90
     assert 150 <= kept < 300
     marked = bytearray(rows.read_bytes())
-    marked[: 90 * 100] = bytes([2]) * 9000
+    marked[HEADER.size : HEADER.size + 90 * 100] = bytes([2]) * 9000
     rows.write_bytes(marked[:-45])  # the last row only half written
     found = _map(logits_file, source, tmp_path / "map.tif")
     assert 100 <= found.resumed_at < kept
@@ -248,7 +249,7 @@ def test_another_engine_or_raster_begins_anew(logits_file: Path, tmp_path: Path)
     work = tmp_path / ".map.tif.part"
     work.mkdir()
     (work / "job.json").write_text('{"engine": "other"}')
-    (work / "classes.u8").write_bytes(bytes(9000))
+    (work / "classes.rows").write_bytes(bytes(9000))
     assert _map(logits_file, source, tmp_path / "map.tif").resumed_at == 0
     with rasterio.open(tmp_path / "map.tif") as file:
         np.testing.assert_array_equal(file.read(1), expected_classes(image))
@@ -261,9 +262,9 @@ def test_kill_minus_nine_costs_only_what_was_not_written(logits_file: Path, tmp_
         sys.executable, "-m", "edpct", "predict", "--engine", str(logits_file), "--input", str(source),
         "--out", str(tmp_path / "map.tif"), "--runtime", "onnxruntime",
     ]  # fmt: skip
-    rows = tmp_path / ".map.tif.part" / "classes.u8"
+    rows = tmp_path / ".map.tif.part" / "classes.rows"
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    while process.poll() is None and not (rows.exists() and rows.stat().st_size > 0):
+    while process.poll() is None and not (rows.exists() and rows.stat().st_size > HEADER.size):
         time.sleep(0.005)
     if process.poll() is None:
         os.kill(process.pid, signal.SIGKILL)

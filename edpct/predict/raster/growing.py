@@ -11,9 +11,9 @@ from typing_extensions import Self
 
 from edpct.predict.raster.ground import Census
 from edpct.predict.raster.overviews import Overviews
-from edpct.predict.raster.rows import Rows, rows_in
+from edpct.predict.raster.rows import HEADER, Rows, rows_in
 
-CLASSES, SHARES = "classes.u8", "shares.u8"
+CLASSES = "classes.rows"
 CHUNK = 512  # rows that are read back at a time
 
 
@@ -28,20 +28,22 @@ class Growing:
         census: counts every row once.
 
     Attributes:
-        classes, shares: files of all rows; ``shares`` is None without probabilities.
+        classes: file of all rows.
+        shares: of the probabilities, one file a class; none without probabilities.
     """
 
     def __init__(self, folder: Path, height: int, width: int, planes: int, begin: int, census: Census) -> None:
-        self._classes = Rows(folder / CLASSES, width, begin=begin)
-        self._shares = Rows(folder / SHARES, width, planes, begin=begin) if planes else None
+        self._classes = Rows(folder / CLASSES, width, begin)
+        self._shares = [Rows(path, width, begin) for path in _shares(folder, planes)]
         self.classes = self._classes.path
-        self.shares = None if self._shares is None else self._shares.path
+        self.shares = [plane.path for plane in self._shares]
         self._overviews, self._census = Overviews(folder, height, width), census
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="edpct-write")
         self._last: Future[None] = self._thread.submit(self._count_kept, begin, width)
 
     def _count_kept(self, rows: int, width: int) -> None:
         with self.classes.open("rb") as file:
+            file.seek(HEADER.size)
             for first in range(0, rows, CHUNK):
                 count = min(CHUNK, rows - first)
                 self._take(np.frombuffer(file.read(count * width), np.uint8).reshape(count, width))
@@ -62,8 +64,9 @@ class Growing:
         self._last = self._thread.submit(self._append, rows, shares)
 
     def _append(self, rows: NDArray[np.uint8], shares: NDArray[np.uint8] | None) -> None:
-        if self._shares is not None and shares is not None:
-            self._shares.append(shares.transpose(1, 0, 2))
+        if shares is not None:
+            for plane, share in zip(self._shares, shares, strict=True):
+                plane.append(share)
         self._classes.append(rows)
         self._take(rows)
 
@@ -71,16 +74,16 @@ class Growing:
         """All rows are there; the files of the overviews, the largest first."""
         self._last.result()
         self._classes.finish()
-        if self._shares is not None:
-            self._shares.finish()
+        for plane in self._shares:
+            plane.finish()
         return self._overviews.finish()
 
     def close(self) -> None:
         """Let go of the files, whatever they hold."""
         self._thread.shutdown(wait=True)
         self._classes.close()
-        if self._shares is not None:
-            self._shares.close()
+        for plane in self._shares:
+            plane.close()
         self._overviews.close()
 
     def __enter__(self) -> Self:
@@ -92,5 +95,8 @@ class Growing:
 
 def kept_rows(folder: Path, width: int, planes: int) -> int:
     """How many whole rows an earlier attempt left."""
-    have = rows_in(folder / CLASSES, width)
-    return min(have, rows_in(folder / SHARES, width, planes)) if planes else have
+    return min(rows_in(path, width) for path in (folder / CLASSES, *_shares(folder, planes)))
+
+
+def _shares(folder: Path, planes: int) -> list[Path]:
+    return [folder / f"share-{plane}.rows" for plane in range(planes)]

@@ -213,7 +213,7 @@ def _finished(
 def _write(engine: Engine, raster: Raster, growing: Growing, halves: list[Path], out: Path) -> tuple[Path, ...]:
     tags = {"EDPCT": __version__, "ENGINE": engine.path.name, "NETWORK": engine.card.network}
     files = [out]
-    if growing.shares is not None:
+    if growing.shares:
         files.append(probabilities_file(out))
         write_probabilities(growing.shares, raster, engine.task, tags, files[1])
     write_classes(growing.classes, halves, raster, engine.task, tags, out)

@@ -29,7 +29,7 @@ class Overviews:
         while max(height, width) > SMALLEST and min(height, width) > 1:
             self._left.append(np.empty((0, width), np.uint8))
             height, width = (height + 1) // 2, (width + 1) // 2
-            self.levels.append(Rows(folder / f"half-{len(self.levels) + 1}.u8", width))
+            self.levels.append(Rows(folder / f"half-{len(self.levels) + 1}.rows", width))
 
     def append(self, rows: NDArray[np.uint8]) -> None:
         """Rows (n, width) of the map itself."""

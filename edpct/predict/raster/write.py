@@ -14,9 +14,10 @@ from xml.sax.saxutils import escape
 
 from edpct.errors import RunError
 from edpct.predict.raster.read import Raster, gdal_errors, rasterio_module
+from edpct.predict.raster.rows import STRIP
 from edpct.task import Task
 
-CACHE_MB = 128  # of GDAL, while it copies; its own choice is a twentieth of the memory
+SPARE_CACHE = 64 << 20  # bytes of GDAL's cache beside the strips that a row of tiles is cut from
 LEVEL = 1  # of DEFLATE: maps of classes hardly get smaller with more, and take three times as long
 
 
@@ -47,25 +48,31 @@ def write_classes(
         f"<Description>class</Description><NoDataValue>{task.ignore_index}</NoDataValue><ColorInterp>Palette</ColorInterp>"
         f"<ColorTable>{entries}</ColorTable>{halves}"
     )
-    _write(rows, [band], like, names | tags, out, overviews="AUTO" if overviews else "NONE")
+    _write([rows], [band], like, names | tags, out, overviews="AUTO" if overviews else "NONE")
 
 
-def write_probabilities(rows: Path, like: Raster, task: Task, tags: dict[str, str], out: Path) -> None:
+def write_probabilities(rows: Sequence[Path], like: Raster, task: Task, tags: dict[str, str], out: Path) -> None:
     """The probabilities: one band a class, uint8, 255 for 1; 0 in all bands where there is no data.
 
-    Args, raises: as :func:`write_classes`.
+    Args:
+        rows: finished files, one a class, in one folder.
+
+    Further arguments, and what is raised: as :func:`write_classes`.
     """
     bands = [f"<Description>{escape(name)}</Description><Scale>{1 / 255!r}</Scale>" for name in task.names]
     _write(rows, bands, like, tags, out, overview_resampling="AVERAGE", interleave="BAND")
 
 
-def _write(rows: Path, bands: Sequence[str], like: Raster, tags: dict[str, str], out: Path, **options: str) -> None:
+def _write(
+    rows: Sequence[Path], bands: Sequence[str], like: Raster, tags: dict[str, str], out: Path, **options: str
+) -> None:
     rasterio = rasterio_module()
     failures: tuple[type[Exception], ...] = (*gdal_errors(), OSError)
-    joined, grown = rows.with_suffix(".vrt"), rows.with_suffix(".tif")
-    joined.write_text(_vrt(rows.name, bands, like.height, like.width), encoding="utf-8")
+    joined, grown = rows[0].with_suffix(".vrt"), rows[0].with_suffix(".tif")
+    joined.write_text(_vrt(rows, bands, like.height, like.width), encoding="utf-8")
+    cache = 2 * STRIP * like.width * len(rows) + SPARE_CACHE
     try:
-        with warnings.catch_warnings(), rasterio.Env(GDAL_CACHEMAX=CACHE_MB):
+        with warnings.catch_warnings(), rasterio.Env(GDAL_CACHEMAX=cache):
             warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
             with rasterio.open(joined, "r+") as file:
                 place(file, like)
@@ -108,11 +115,11 @@ def whole(rasterio: Any, path: Path) -> None:
         raise OSError("it came out damaged, as happens when the disk is full") from error
 
 
-def _vrt(source: str, bands: Sequence[str], height: int, width: int) -> str:
+def _vrt(sources: Sequence[Path], bands: Sequence[str], height: int, width: int) -> str:
     parts = "".join(
-        f'<VRTRasterBand dataType="Byte" band="{number}">{band}<SimpleSource><SourceFilename relativeToVRT="1">{source}'
-        f"</SourceFilename><SourceBand>{number}</SourceBand></SimpleSource></VRTRasterBand>"
-        for number, band in enumerate(bands, 1)
+        f'<VRTRasterBand dataType="Byte" band="{number}">{band}<SimpleSource><SourceFilename relativeToVRT="1">'
+        f"{source.name}</SourceFilename><SourceBand>1</SourceBand></SimpleSource></VRTRasterBand>"
+        for number, (source, band) in enumerate(zip(sources, bands, strict=True), 1)
     )
     return f'<VRTDataset rasterXSize="{width}" rasterYSize="{height}">{parts}</VRTDataset>'
 

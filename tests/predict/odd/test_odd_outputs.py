@@ -114,7 +114,7 @@ def test_a_disk_that_fills_up_meanwhile(
     meant = _raster(tmp_path / "a.tif", 2500, 1500)
     folder = disk(20_000)
     out, work = folder / "map.tif", folder / ".map.tif.part"
-    rows, finished = work / "classes.u8", work / "classes.hdr"
+    rows, finished = work / "classes.rows", work / "classes.vrt"
     process = _started(engine, meant.source, out, tmp_path / "err", cli_environment)
     _wait_until(lambda: _size(rows) > 100_000 if when == "rows" else finished.exists(), process)
     with (folder / "filler").open("wb", buffering=0) as file, pytest.raises(OSError, match="No space left"):
@@ -124,7 +124,7 @@ def test_a_disk_that_fills_up_meanwhile(
     kept = rows.stat().st_size
     (folder / "filler").unlink()
     check_refused(answer, "", out)
-    assert 0 < kept < 2500 * 1500 if when == "rows" else kept == 2500 * 1500
+    assert 0 < kept < 2500 * 1500 if when == "rows" else kept > 2500 * 1500
     again = _started(engine, meant.source, out, tmp_path / "err", cli_environment)
     check_right(Answer(again.wait(60), "", (tmp_path / "err").read_text()), meant, tmp_path, out)
     assert "Going on at row" in (tmp_path / "err").read_text()
@@ -134,7 +134,7 @@ def test_ctrl_c_in_a_raster(engine: Path, tmp_path: Path, cli_environment: dict[
     meant = _raster(tmp_path / "a.tif", 2500, 1500)
     (tmp_path / "out").mkdir()
     out = tmp_path / "out" / "map.tif"
-    rows = out.parent / ".map.tif.part" / "classes.u8"
+    rows = out.parent / ".map.tif.part" / "classes.rows"
     process = _started(engine, meant.source, out, tmp_path / "err", cli_environment)
     _wait_until(lambda: _size(rows) > 100_000, process)
     process.send_signal(signal.SIGINT)
