@@ -176,10 +176,12 @@ def _raster(
 def _closing(found: Mapped) -> list[str]:
     pixels = (found.height - found.resumed_at) * found.width
     took = f"{found.seconds[0]:.1f} s ({pixels / max(found.seconds[0], 1e-3) / 1e6:.1f} megapixels a second)"
-    lines = [f"Predicted in {took}, written in {found.seconds[1]:.1f} s."]
+    lines = [] if found.kept else [f"Predicted in {took}, written in {found.seconds[1]:.1f} s."]
     if found.polygons is not None:
         lines.append(f"{found.polygons} polygons.")
-    return [*lines, *(f"Wrote {path}." for path in found.files)]
+    if found.kept:
+        lines.append(f"{found.files[0]} was there; to make it anew, remove it.")
+    return [*lines, *(f"Wrote {path}." for path in found.written)]
 
 
 def _folder(
@@ -188,7 +190,7 @@ def _folder(
 ) -> None:  # fmt: skip
     from edpct.errors import DataError, RunError
     from edpct.predict.pictures import SUFFIXES, predict_folder
-    from edpct.predict.raster.job import predict_raster, probabilities_file
+    from edpct.predict.raster.job import predict_raster
 
     if maps.polygons is not None:
         raise RunError("--polygons is one file, and of a folder there would be many.", "Predict one raster at a time.")
@@ -204,12 +206,13 @@ def _folder(
         raise RunError(f"{out} is the name of a file, and {source} is a folder.", "Name a folder with --out.")
     seen = predict_folder(engine, images, out, pictures, progress)
     for path, target in rasters:
-        if target.exists() and (not maps.probabilities or probabilities_file(target).exists()):
-            seen.kept += 1
-            continue
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
-            seen.pixels += predict_raster(engine, path, target, maps, progress).pixels
+            found = predict_raster(engine, path, target, maps, progress)
+            if found.kept:
+                seen.kept += 1
+                continue
+            seen.pixels += found.pixels
             seen.written.append(target)
         except DataError as error:
             seen.failed.append((path, error))

@@ -255,6 +255,34 @@ def test_another_engine_or_raster_begins_anew(logits_file: Path, tmp_path: Path)
         np.testing.assert_array_equal(file.read(1), expected_classes(image))
 
 
+def test_a_map_that_is_there_is_kept_and_counted(logits_file: Path, engine_file: Path, tmp_path: Path) -> None:
+    image, out = rgb(1100, 700), tmp_path / "map.tif"
+    source = write_raster(tmp_path / "in.tif", planes(image))
+    first = _map(logits_file, source, out)
+    made = out.stat().st_mtime_ns
+    again = _map(logits_file, source, out, polygons=tmp_path / "areas.geojson")
+    assert (first.kept, again.kept) == (False, True) and out.stat().st_mtime_ns == made
+    assert again.pixels.tolist() == first.pixels.tolist()
+    np.testing.assert_array_equal(again.square_metres, first.square_metres)
+    assert again.written == (tmp_path / "areas.geojson",) and again.polygons
+
+    assert not _map(logits_file, source, out, overlap=16).kept
+    assert not _map(engine_file, source, out).kept
+    write_raster(source, planes(rgb(1100, 700)[::-1]))
+    assert not _map(engine_file, source, out).kept
+    assert not _map(logits_file, source, out, probabilities=True).kept
+    assert _map(logits_file, source, out, probabilities=True).written == ()
+    assert _map(logits_file, source, out).kept  # the same map, with or without them
+
+
+def test_a_map_that_was_made_before_and_is_damaged(logits_file: Path, tmp_path: Path) -> None:
+    source, out = write_raster(tmp_path / "in.tif", planes(rgb(1100, 700))), tmp_path / "map.tif"
+    _map(logits_file, source, out)
+    out.write_bytes(out.read_bytes()[:-2000])
+    with pytest.raises(DataError, match=r"map.tif was made before, and is damaged.\s+Remove it"):
+        _map(logits_file, source, out)
+
+
 def test_kill_minus_nine_costs_only_what_was_not_written(logits_file: Path, tmp_path: Path) -> None:
     image = rgb(6000, 1500)
     source = write_raster(tmp_path / "in.tif", planes(image))

@@ -17,8 +17,10 @@ from edpct import __version__
 from edpct.errors import DataError, RunError
 from edpct.predict.engine import Engine
 from edpct.predict.mosaic import OVERLAP, mosaic
+from edpct.predict.part import part_of
 from edpct.predict.raster.ground import Census, pixel_area
 from edpct.predict.raster.growing import Growing, kept_rows
+from edpct.predict.raster.made import TAG, count, job_of, was_made
 from edpct.predict.raster.polygons import Outlines, write_polygons
 from edpct.predict.raster.read import Bands, Raster, rasterio_module
 from edpct.predict.raster.rows import Workspace
@@ -55,6 +57,7 @@ class Mapped:
 
     Attributes:
         files: the map first.
+        written: those that were made now; the others were there from the same job.
         height, width: pixels.
         pixels: of each class, (C,); the rest has no data.
         square_metres: of each class, (C,); None where no area is known.
@@ -65,6 +68,7 @@ class Mapped:
     """
 
     files: tuple[Path, ...]
+    written: tuple[Path, ...]
     height: int
     width: int
     pixels: NDArray[np.int64]
@@ -74,12 +78,17 @@ class Mapped:
     resumed_at: int
     seconds: tuple[float, float]
 
+    @property
+    def kept(self) -> bool:
+        """Whether the map was there, so that nothing was predicted."""
+        return self.files[0] not in self.written
+
 
 def predict_raster(engine: Engine, source: Path, out: Path, settings: RasterSettings, progress: Progress) -> Mapped:
     """The map of classes of a raster, as a cloud-optimised GeoTIFF that lies where the raster does.
 
     Memory grows with the raster's width, not with its height. Stopped at any time, it goes on where it was when it is
-    called again with the same engine, raster and settings.
+    called again with the same engine, raster and settings; and what that made before is kept.
 
     Args:
         out: a .tif file; it appears at once, when it is whole.
@@ -89,36 +98,56 @@ def predict_raster(engine: Engine, source: Path, out: Path, settings: RasterSett
         EngineError: the engine failed, or gives no probabilities and they are asked for.
         RunError: the result cannot be written.
     """
-    rasterio = rasterio_module()
     engine.stitcher(1, settings.probabilities)  # refuses what it cannot give, before anything is made
     fill = np.rint(np.array(engine.task.preprocessing.mean) * 255).tolist()
-    with Raster(source, settings.bands, fill) as raster, Workspace(out, _facts(engine, raster, settings)) as work:
-        planes = engine.task.num_classes if settings.probabilities else 0
-        _check_memory(raster, engine.size[0])
-        _check_room(work.folder, raster, planes)
-        size = (raster.height, raster.width)
-        grid = Grid.over(size, engine.size, settings.overlap, raster.phase)
+    began = time.monotonic()
+    with Raster(source, settings.bands, fill) as raster:
+        size, facts = (raster.height, raster.width), _facts(engine, raster, settings)
+        job = job_of(facts)
         area = pixel_area(raster.crs, raster.transform, *size)
         census = Census(engine.task.num_classes, *size, area)
-        began = time.monotonic()
-        cache = 2 * (raster.block_rows + engine.size[0]) * raster.width * 3 + SPARE_CACHE
-        with rasterio.Env(GDAL_CACHEMAX=cache):
-            begun = _begin(grid, raster, work.folder, planes)
-            with Growing(work.folder, *size, planes, begun, census) as growing:
-                _predict(engine, raster, grid, growing, begun, settings.probabilities, progress)
-                halves = growing.finish()
-        predicted = time.monotonic()
-        progress.say(f"Writing {out}")
-        files = _write(engine, raster, growing, halves, out)
+        files = (out, probabilities_file(out)) if settings.probabilities else (out,)
+        written = () if all(was_made(path, job) for path in files) else files
+        if not written:
+            progress.say(f"{out} was made before, by the same engine from the same raster, and is kept")
+            begun, predicted = 0, began
+            count(out, census)
+            if part_of(out).exists():  # stopped between its last two steps
+                with Workspace(out, facts) as work:
+                    work.remove()
+        else:
+            begun, predicted = _make(engine, raster, out, settings, facts, census, progress)
         drawn = None
         if settings.polygons is not None:
             progress.say(f"Drawing polygons into {settings.polygons}")
             drawn = write_polygons(out, raster, engine.task, settings.outlines, settings.polygons)
-            files = (*files, settings.polygons)
-        work.remove()
+            files, written = (*files, settings.polygons), (*written, settings.polygons)
         seconds = predicted - began, time.monotonic() - predicted
         on = "" if area is None else area.on
-        return Mapped(files, *size, census.pixels, census.square_metres, on, drawn, begun, seconds)
+        return Mapped(files, written, *size, census.pixels, census.square_metres, on, drawn, begun, seconds)
+
+
+def _make(
+    engine: Engine, raster: Raster, out: Path, settings: RasterSettings, facts: dict[str, Any], census: Census,
+    progress: Progress,
+) -> tuple[int, float]:  # fmt: skip
+    """Predict and write; the row that an earlier attempt had come to, and when all rows were there."""
+    with Workspace(out, facts | {"probabilities": settings.probabilities}) as work:
+        planes = engine.task.num_classes if settings.probabilities else 0
+        _check_memory(raster, engine.size[0])
+        _check_room(work.folder, raster, planes)
+        grid = Grid.over((raster.height, raster.width), engine.size, settings.overlap, raster.phase)
+        cache = 2 * (raster.block_rows + engine.size[0]) * raster.width * 3 + SPARE_CACHE
+        with rasterio_module().Env(GDAL_CACHEMAX=cache):
+            begun = _begin(grid, raster, work.folder, planes)
+            with Growing(work.folder, raster.height, raster.width, planes, begun, census) as growing:
+                _predict(engine, raster, grid, growing, begun, settings.probabilities, progress)
+                halves = growing.finish()
+        predicted = time.monotonic()
+        progress.say(f"Writing {out}")
+        _write(engine, raster, growing, halves, out, job_of(facts))
+        work.remove()
+        return begun, predicted
 
 
 def probabilities_file(out: Path) -> Path:
@@ -137,7 +166,6 @@ def _facts(engine: Engine, raster: Raster, settings: RasterSettings) -> dict[str
         "bands": list(raster.bands),
         "scale": None if raster.scale is None else [list(raster.scale.low), list(raster.scale.high)],
         "overlap": settings.overlap,
-        "probabilities": settings.probabilities,
     }
 
 
@@ -210,11 +238,8 @@ def _finished(
         first = after
 
 
-def _write(engine: Engine, raster: Raster, growing: Growing, halves: list[Path], out: Path) -> tuple[Path, ...]:
-    tags = {"EDPCT": __version__, "ENGINE": engine.path.name, "NETWORK": engine.card.network}
-    files = [out]
+def _write(engine: Engine, raster: Raster, growing: Growing, halves: list[Path], out: Path, job: str) -> None:
+    tags = {"EDPCT": __version__, "ENGINE": engine.path.name, "NETWORK": engine.card.network, TAG: job}
     if growing.shares:
-        files.append(probabilities_file(out))
-        write_probabilities(growing.shares, raster, engine.task, tags, files[1])
+        write_probabilities(growing.shares, raster, engine.task, tags, probabilities_file(out))
     write_classes(growing.classes, halves, raster, engine.task, tags, out)
-    return tuple(files)
