@@ -33,6 +33,7 @@ SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
 FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "GIF", "TIFF")
 STATE = ".edpct-predict.json"
 QUALITY = 92  # of JPEG
+IN_WINDOWS = "As a GeoTIFF it is read in windows: gdal_translate -co TILED=YES IN OUT.tif"
 
 
 @dataclass(frozen=True)
@@ -100,14 +101,14 @@ def read_picture(path: Path, bands: Bands) -> Picture:
                     raise DataError(
                         f"{path} has {image.width * image.height / 1e6:.0f} megapixels, and images may have "
                         f"{MAX_PIXELS // 1_000_000}.",
-                        "Larger ones are read in windows from a GeoTIFF: gdal_translate -co TILED=YES IN OUT.tif",
+                        IN_WINDOWS,
                     )
                 if not image.mode.startswith(("I", "F")):
                     return _picture(image)
     except FileNotFoundError as error:
         raise DataError(f"There is no image {path}.") from error
     except Image.DecompressionBombError as error:
-        raise DataError(f"{path} is too large to be read whole.", "Cut it into tiles first.") from error
+        raise DataError(f"{path} is too large to be read whole.", IN_WINDOWS) from error
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError, EOFError) as error:
         raise DataError(f"{path} cannot be read: damaged, cut short, or no image.") from error
     with Raster(path, bands) as raster:
