@@ -21,6 +21,8 @@ SIMPLIFY_SECONDS = 300
 LARGEST_BATCH = 1024  # of an open batch axis
 STRIDE = 32  # an open height or width is a multiple of it
 LARGEST_SIDE = 8192  # pixels
+# onnxsim would import PyTorch, for a quantiser that is not needed here, and that takes longer than all else.
+ONNXSIM = "import sys; sys.modules['torch'] = None; import onnxsim; onnxsim.main()"
 
 
 def export_onnx(model: nn.Module, card: Card, path: Path, settings: ExportSettings, progress: Progress) -> None:
@@ -79,7 +81,7 @@ def write_onnx(graph: onnx.ModelProto, card: Card, path: Path) -> None:
 def _simplified(raw: Path, progress: Progress) -> onnx.ModelProto:
     """The graph after onnxsim, or as it was where onnxsim fails; it has crashed processes, hence one of its own."""
     simple = raw.with_suffix(".simple")
-    command = [sys.executable, "-m", "onnxsim", str(raw), str(simple)]
+    command = [sys.executable, "-c", ONNXSIM, str(raw), str(simple)]
     try:
         done = subprocess.run(command, capture_output=True, timeout=SIMPLIFY_SECONDS, check=False)
         if done.returncode == 0 and simple.exists():
