@@ -16,6 +16,10 @@ from edpct.data.scenes import SCENE_TASK, write_scenes
 
 TEACHER_SIZE = 128  # pixels, both ways
 
+# Before torch is imported, here and in every process that a test starts. Two workers with as many threads as there are
+# cores wait for one another's: the tests of training take 84 s on two cores so, and 23 s with one thread each.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 
 @pytest.fixture(scope="session")
 def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
