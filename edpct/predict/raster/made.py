@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from edpct.errors import DataError
+from edpct.predict.part import is_text
 from edpct.predict.raster.ground import Census
 from edpct.predict.raster.read import gdal_errors, rasterio_module
 
@@ -25,6 +26,8 @@ def job_of(facts: dict[str, Any]) -> str:
 
 def was_made(path: Path, job: str) -> bool:
     """Whether a file is the whole result of a job; results appear at once, so that none is there in part."""
+    if not (is_text(str(path)) and path.is_file()):
+        return False
     try:
         with _opened(path) as file:
             return bool(file.tags().get(TAG) == job)
