@@ -55,15 +55,16 @@ def prototype_cosines(
     counted = (small >= 0) & (small < num_classes)
     small = small.masked_fill(~counted, 0)
     member = (F.one_hot(small, num_classes) * counted[..., None]).float()  # (B, N, K)
-    vectors = features.float().flatten(2)  # (B, C, N)
-    sums, counts = vectors @ member, member.sum(dim=1)
+    # Channels last, as the networks' maps lie in memory: nothing is copied.
+    vectors = features.float().permute(0, 2, 3, 1).flatten(1, 2)  # (B, N, C)
+    sums, counts = member.transpose(1, 2) @ vectors, member.sum(dim=1)
     if not per_image:
         sums, counts = sums.sum(dim=0, keepdim=True), counts.sum(dim=0, keepdim=True)
-    means = sums / counts.clamp(min=1)[:, None]  # (B or 1, C, K)
+    means = sums / counts.clamp(min=1)[..., None]  # (B or 1, K, C)
     # Products with all means, one of which is taken, are cheaper than a map of means.
-    products = torch.gather(means.transpose(1, 2) @ vectors, 1, small[:, None])[:, 0]
-    mean_lengths = lengths(means).expand(len(vectors), -1).gather(1, small)
-    return products / (lengths(vectors) * mean_lengths) * counted, counted
+    products = (vectors @ means.transpose(1, 2)).gather(2, small[..., None])[..., 0]
+    mean_lengths = lengths(means, 2).expand(len(vectors), -1).gather(1, small)
+    return products / (lengths(vectors, 2) * mean_lengths) * counted, counted
 
 
 def _nearest(labels: Tensor, height: int, width: int) -> Tensor:
