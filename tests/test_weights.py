@@ -73,6 +73,22 @@ def test_a_file_of_that_name_wins(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert shipped(Path(TEACHER)) == Path(TEACHER)
 
 
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        (("bench", "--engine", "dubai-smal-int8"), "no file dubai-smal-int8. Did you mean dubai-small-int8?"),
+        (("compress", "--teacher", "dubai-smal"), "no checkpoint dubai-smal. Did you mean dubai-small?"),
+        (("bench", "--engine", "x"), "no file x. With edpct come dubai-small, dubai-small-student, dubai-small-int8."),
+        (("bench", "--engine", "x.onnx"), "no file x.onnx. Check the path."),
+    ],
+)
+def test_a_misspelt_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: tuple[str, ...], said: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    done = CliRunner().invoke(app, command)
+    assert done.exit_code == 2
+    assert said in " ".join(done.stderr.split()), done.stderr
+
+
 def test_what_is_made_of_it_does_not_go_into_the_package() -> None:
     assert beside(shipped(Path(STUDENT)), ".onnx") == Path("dubai-small-student.onnx")
     assert beside(Path("runs/teacher.pt"), ".onnx") == Path("runs/teacher.onnx")

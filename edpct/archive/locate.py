@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import re
 from collections.abc import Sequence
@@ -33,8 +32,6 @@ def located(path: Path, *, suffixes: Sequence[str] = (), runtime: str = "") -> P
         EngineError: the package cannot be opened (see :class:`edpct.archive.read.Package`), or holds no such engine.
     """
     path = weights.shipped(path)
-    if not path.suffix and path.parent == Path() and not path.exists():
-        raise EngineError(f"There is neither a file {path} nor an engine of that name.", _names_like(path.name))
     if path.suffix.lower() == ".zip":
         with Package(path) as package:
             return _unpacked(package, _choose(package, suffixes, runtime))
@@ -43,11 +40,6 @@ def located(path: Path, *, suffixes: Sequence[str] = (), runtime: str = "") -> P
         return path
     with Package(Path(named["archive"])) as package:
         return _unpacked(package, _named(package, named["member"]))
-
-
-def _names_like(name: str) -> str:
-    near = difflib.get_close_matches(name, weights.SHIPPED, n=1)
-    return f"Did you mean {near[0]}?" if near else f"With edpct come {', '.join(weights.SHIPPED)}."
 
 
 def beside(path: Path, suffix: str) -> Path:

@@ -12,6 +12,7 @@ import safetensors
 import safetensors.torch
 import torch
 
+from edpct import weights
 from edpct.errors import CheckpointError
 
 
@@ -30,7 +31,7 @@ def read_tensor_file(path: Path, hint: str) -> tuple[Any, dict[str, str]]:
         CheckpointError: missing, a directory, empty, truncated, of another format, or with objects inside.
     """
     if not path.exists():
-        raise CheckpointError(f"There is no checkpoint {path}.", hint)
+        raise CheckpointError(f"There is no checkpoint {path}.", weights.names_like(path) or hint)
     if path.is_dir():
         raise CheckpointError(f"{path} is a directory, not a checkpoint.", "Name the file in it, such as teacher.pt.")
     size = path.stat().st_size

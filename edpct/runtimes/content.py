@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
+from edpct import weights
 from edpct.errors import EngineError
 
 _CHUNK = 1 << 20
@@ -17,7 +18,7 @@ def require_file(path: Path) -> None:
         EngineError: naming which of the three.
     """
     if not path.exists():
-        raise EngineError(f"There is no file {path}.", "Check the path.")
+        raise EngineError(f"There is no file {path}.", weights.names_like(path) or "Check the path.")
     if not path.is_file():
         raise EngineError(f"{path} is a directory, not an engine.", "Name a file inside it.")
     if path.stat().st_size == 0:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from pathlib import Path
 
 FOLDER = Path(__file__).parent
@@ -17,6 +18,14 @@ def shipped(path: Path) -> Path:
     """The file of a name of :data:`SHIPPED`; any other path as it is. A file of that name in the way wins."""
     name = str(path)
     return FOLDER / SHIPPED[name] if name in SHIPPED and not path.exists() else path
+
+
+def names_like(path: Path) -> str:
+    """A hint where a file is missing whose path could be meant for a name of :data:`SHIPPED`; empty for other paths."""
+    if path.suffix or path.parent != Path():
+        return ""
+    near = difflib.get_close_matches(path.name, SHIPPED, n=1)
+    return f"Did you mean {near[0]}?" if near else f"With edpct come {', '.join(SHIPPED)}."
 
 
 def beside(path: Path, suffix: str) -> Path:

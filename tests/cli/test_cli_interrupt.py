@@ -151,8 +151,8 @@ def test_kill_9_in_a_compression(
     small = (compressed_run.parent / "recipe.toml").read_text()
     recipe = tmp_path / "recipe.toml"
     small = re.sub(r"\[distil\][^\[]*", RECIPE.format(section="[distil]"), small)
-    recipe.write_text(small + 'runtimes = ["onnxruntime"]\n')  # [bench] is its last section
-    command = ("compress", "--teacher", teacher, "--recipe", recipe, "--steps", 60, "--out", out, "--target", "none")
+    recipe.write_text(small)
+    command = ("compress", "--teacher", teacher, "--recipe", recipe, "--steps", 60, "--out", out)
     process = start(cli_environment, log, *command)
     kill_at_end(process)
     wait_for(lambda: "] distil: not done yet." in log.read_text(), process, log)
@@ -168,13 +168,12 @@ def test_kill_9_in_a_compression(
     assert again.wait(500) == 0, log.read_text()
     text = log.read_text()
     assert "Traceback" not in text
-    assert re.findall(r"^\[\d/\d\] (\w+): skipped, done ", text, re.MULTILINE) == ["teacher", "prune"]
+    assert re.findall(r"^\[\d/9\] (\w+): skipped, done ", text, re.MULTILINE) == ["teacher", "prune"]
     assert f"going on after step {step} of 60." in text
 
     def table(run: Path) -> list[tuple[object, ...]]:
         rows = json.loads((run / "report.json").read_text())["rows"]
-        of = ("name", "precision", "parameters", "macs")
-        return [tuple(row[key] for key in of) for row in rows if row["runtime"] == "onnxruntime"]
+        return [(row["name"], row["runtime"], row["precision"], row["parameters"], row["macs"]) for row in rows]
 
     assert table(out) == table(compressed_run)
 

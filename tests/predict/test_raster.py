@@ -21,7 +21,7 @@ from edpct.errors import DataError, EngineError, RunError
 from edpct.predict.engine import Engine
 from edpct.predict.raster.job import RasterSettings, predict_raster
 from edpct.predict.raster.read import Bands, Raster
-from edpct.predict.raster.rows import HEADER
+from edpct.predict.raster.rows import HEADER, Workspace
 from edpct.progress import Silent
 
 SAY_NOTHING = Silent()
@@ -273,6 +273,23 @@ def test_a_map_that_is_there_is_kept_and_counted(logits_file: Path, engine_file:
     assert not _map(logits_file, source, out, probabilities=True).kept
     assert _map(logits_file, source, out, probabilities=True).written == ()
     assert _map(logits_file, source, out).kept  # the same map, with or without them
+
+
+def test_what_lies_beside_a_map_that_is_kept(
+    logits_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed just before its working folder went, that goes now; the unfinished work of another job stays."""
+    source, out = write_raster(tmp_path / "in.tif", planes(rgb(100, 90))), tmp_path / "map.tif"
+    work = tmp_path / ".map.tif.part"
+    with monkeypatch.context() as patched:
+        patched.setattr(Workspace, "remove", lambda self: None)
+        _map(logits_file, source, out)
+    assert (work / "classes.rows").exists()
+    assert _map(logits_file, source, out).kept and not work.exists()
+    work.mkdir()
+    (work / "job.json").write_text('{"job": "another"}')
+    (work / "classes.rows").write_bytes(bytes(9000))
+    assert _map(logits_file, source, out).kept and (work / "classes.rows").exists()
 
 
 def test_a_map_that_was_made_before_and_is_damaged(logits_file: Path, tmp_path: Path) -> None:

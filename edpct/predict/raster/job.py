@@ -17,13 +17,12 @@ from edpct import __version__
 from edpct.errors import DataError, RunError
 from edpct.predict.engine import Engine
 from edpct.predict.mosaic import OVERLAP, mosaic
-from edpct.predict.part import part_of
 from edpct.predict.raster.ground import Census, pixel_area
 from edpct.predict.raster.growing import Growing, kept_rows
 from edpct.predict.raster.made import TAG, count, job_of, was_made
 from edpct.predict.raster.polygons import Outlines, write_polygons
 from edpct.predict.raster.read import Bands, Raster, rasterio_module
-from edpct.predict.raster.rows import Workspace
+from edpct.predict.raster.rows import Workspace, state_of
 from edpct.predict.raster.write import write_classes, write_probabilities
 from edpct.predict.stitch import Grid
 from edpct.progress import Progress
@@ -102,21 +101,23 @@ def predict_raster(engine: Engine, source: Path, out: Path, settings: RasterSett
     fill = np.rint(np.array(engine.task.preprocessing.mean) * 255).tolist()
     began = time.monotonic()
     with Raster(source, settings.bands, fill) as raster:
-        size, facts = (raster.height, raster.width), _facts(engine, raster, settings)
-        job = job_of(facts)
+        size, job = (raster.height, raster.width), job_of(_facts(engine, raster, settings))
+        state = {"job": job, "probabilities": settings.probabilities}
         area = pixel_area(raster.crs, raster.transform, *size)
         census = Census(engine.task.num_classes, *size, area)
-        files = (out, probabilities_file(out)) if settings.probabilities else (out,)
-        written = () if all(was_made(path, job) for path in files) else files
-        if not written:
+        files: tuple[Path, ...] = (out, probabilities_file(out)) if settings.probabilities else (out,)
+        written = files
+        if all(was_made(path, job) for path in files):
             progress.say(f"{out} was made before, by the same engine from the same raster, and is kept")
-            begun, predicted = 0, began
+            written, begun, predicted = (), 0, began
             count(out, census)
-            if part_of(out).exists():  # stopped between its last two steps
-                with Workspace(out, facts) as work:
+            if state_of(out) == state:  # stopped between its last two steps
+                with Workspace(out, state) as work:
                     work.remove()
         else:
-            begun, predicted = _make(engine, raster, out, settings, facts, census, progress)
+            with Workspace(out, state) as work:
+                begun, predicted = _make(engine, raster, out, settings, work.folder, job, census, progress)
+                work.remove()
         drawn = None
         if settings.polygons is not None:
             progress.say(f"Drawing polygons into {settings.polygons}")
@@ -128,26 +129,24 @@ def predict_raster(engine: Engine, source: Path, out: Path, settings: RasterSett
 
 
 def _make(
-    engine: Engine, raster: Raster, out: Path, settings: RasterSettings, facts: dict[str, Any], census: Census,
+    engine: Engine, raster: Raster, out: Path, settings: RasterSettings, folder: Path, job: str, census: Census,
     progress: Progress,
 ) -> tuple[int, float]:  # fmt: skip
     """Predict and write; the row that an earlier attempt had come to, and when all rows were there."""
-    with Workspace(out, facts | {"probabilities": settings.probabilities}) as work:
-        planes = engine.task.num_classes if settings.probabilities else 0
-        _check_memory(raster, engine.size[0])
-        _check_room(work.folder, raster, planes)
-        grid = Grid.over((raster.height, raster.width), engine.size, settings.overlap, raster.phase)
-        cache = 2 * (raster.block_rows + engine.size[0]) * raster.width * 3 + SPARE_CACHE
-        with rasterio_module().Env(GDAL_CACHEMAX=cache):
-            begun = _begin(grid, raster, work.folder, planes)
-            with Growing(work.folder, raster.height, raster.width, planes, begun, census) as growing:
-                _predict(engine, raster, grid, growing, begun, settings.probabilities, progress)
-                halves = growing.finish()
-        predicted = time.monotonic()
-        progress.say(f"Writing {out}")
-        _write(engine, raster, growing, halves, out, job_of(facts))
-        work.remove()
-        return begun, predicted
+    planes = engine.task.num_classes if settings.probabilities else 0
+    _check_memory(raster, engine.size[0])
+    _check_room(folder, raster, planes)
+    grid = Grid.over((raster.height, raster.width), engine.size, settings.overlap, raster.phase)
+    cache = 2 * (raster.block_rows + engine.size[0]) * raster.width * 3 + SPARE_CACHE
+    with rasterio_module().Env(GDAL_CACHEMAX=cache):
+        begun = _begin(grid, raster, folder, planes)
+        with Growing(folder, raster.height, raster.width, planes, begun, census) as growing:
+            _predict(engine, raster, grid, growing, begun, settings.probabilities, progress)
+            halves = growing.finish()
+    predicted = time.monotonic()
+    progress.say(f"Writing {out}")
+    _write(engine, raster, growing, halves, out, job)
+    return begun, predicted
 
 
 def probabilities_file(out: Path) -> Path:

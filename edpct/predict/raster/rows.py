@@ -111,16 +111,16 @@ class Workspace:
 
     Args:
         out: of the result.
-        facts: what the result depends on, plain JSON values; where others were written down, all is begun anew.
+        state: what the result depends on, plain JSON values; where another was written down, all is begun anew.
 
     Attributes:
-        resumed: whether there is something of the same facts.
+        resumed: whether there is something of the same state.
 
     Raises:
         RunError: it cannot be made, or another process works in it.
     """
 
-    def __init__(self, out: Path, facts: dict[str, Any]) -> None:
+    def __init__(self, out: Path, state: dict[str, Any]) -> None:
         self.folder = part_of(out)
         if not is_text(str(self.folder)):
             raise RunError(f"The name of {out.parent} is not UTF-8, and GDAL cannot write there.", "Rename it.")
@@ -134,16 +134,10 @@ class Workspace:
         except OSError as error:
             self._lock.close()
             raise RunError(f"Another edpct is making {out}.", "Wait for it, or choose another --out.") from error
-        self.resumed = self._facts() == facts
+        self.resumed = state_of(out) == state
         if not self.resumed:
             self._empty()
-            (self.folder / STATE).write_text(json.dumps(facts), encoding="utf-8")
-
-    def _facts(self) -> Any:
-        try:
-            return json.loads((self.folder / STATE).read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            return None
+            (self.folder / STATE).write_text(json.dumps(state), encoding="utf-8")
 
     def _empty(self) -> None:
         for path in self.folder.iterdir():
@@ -161,3 +155,11 @@ class Workspace:
 
     def __exit__(self, *error: object) -> None:
         self._lock.close()
+
+
+def state_of(out: Path) -> Any:
+    """What an unfinished result depends on, as its :class:`Workspace` has it; None where there is none."""
+    try:
+        return json.loads((part_of(out) / STATE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
