@@ -70,7 +70,7 @@ def _write(
     failures: tuple[type[Exception], ...] = (*gdal_errors(), OSError)
     joined, grown = rows[0].with_suffix(".vrt"), rows[0].with_suffix(".tif")
     joined.write_text(_vrt(rows, bands, like.height, like.width), encoding="utf-8")
-    cache = 2 * STRIP * like.width * len(rows) + SPARE_CACHE
+    cache = 2 * STRIP * like.width + SPARE_CACHE  # bands are written one after the other
     try:
         with warnings.catch_warnings(), rasterio.Env(GDAL_CACHEMAX=cache):
             warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
