@@ -301,15 +301,16 @@ def _report(
     from edpct.predict.part import part_of
 
     total = max(int(pixels.sum()), 1)
-    header = ["class", "pixels", "share %"] + ([] if square_metres is None else ["area m²"])
+    header = ["class", "colour", "pixels", "share %"] + ([] if square_metres is None else ["area m²"])
+    colours = ["#{:02x}{:02x}{:02x}".format(*entry.colour) for entry in task.classes]
     lines = []
     for index, name in enumerate(task.names):
-        line = [name, str(int(pixels[index])), f"{100 * pixels[index] / total:.1f}"]
+        line = [name, colours[index], str(int(pixels[index])), f"{100 * pixels[index] / total:.1f}"]
         lines.append(line if square_metres is None else [*line, f"{square_metres[index]:.0f}"])
     show_table(header, lines)
     if json_file is not None:
         classes = [
-            {"name": name, "pixels": int(pixels[index])}
+            {"name": name, "colour": colours[index], "pixels": int(pixels[index])}
             | ({} if square_metres is None else {"area_m2": float(square_metres[index])})
             for index, name in enumerate(task.names)
         ]

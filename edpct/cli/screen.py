@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -13,6 +14,7 @@ import typer
 from edpct.progress import Progress, Silent, Update
 
 SECONDS_BETWEEN_LINES = 15.0
+COLOUR = re.compile("#[0-9a-f]{6}")
 
 
 def speaks() -> bool:
@@ -40,7 +42,7 @@ class Bars:
         from rich import progress as bars
 
         columns = (
-            bars.TextColumn("{task.description}"),
+            bars.TextColumn("{task.description}", markup=False),
             bars.BarColumn(bar_width=28),
             bars.MofNCompleteColumn(),
             bars.TimeRemainingColumn(compact=True, elapsed_when_finished=True),
@@ -80,6 +82,8 @@ class Lines:
 def show_table(header: Sequence[str], lines: Sequence[Sequence[str]], numbers: bool = True) -> None:
     """Print a table on stdout; as Markdown where stdout is no terminal, so that it can be pasted.
 
+    A cell such as ``#1e90ff`` has a swatch of that colour before it.
+
     Args:
         numbers: all columns but the first hold numbers and go to the right.
     """
@@ -93,10 +97,12 @@ def show_table(header: Sequence[str], lines: Sequence[Sequence[str]], numbers: b
     from rich import box
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     table = Table(box=box.SIMPLE_HEAD)
     for index, title in enumerate(header):
         table.add_column(title, justify="right" if numbers and index else "left")
     for line in lines:
-        table.add_row(*line)
+        swatches = [("██ ", cell) if COLOUR.fullmatch(cell) else "" for cell in line]
+        table.add_row(*map(Text.assemble, swatches, line))
     Console().print(table)

@@ -47,8 +47,9 @@ def test_an_image_becomes_a_png_of_class_indices_in_the_classes_colours(engine: 
         assert mask.mode == "P"
         np.testing.assert_array_equal(np.asarray(mask), expected_classes(image))
         np.testing.assert_array_equal(np.asarray(mask.convert("RGB")), np.array(COLOURS)[expected_classes(image)])
-    counted = [entry["pixels"] for entry in json.loads((tmp_path / "found.json").read_text())["classes"]]
-    assert counted == [int((expected_classes(image) == label).sum()) for label in range(3)]
+    found = json.loads((tmp_path / "found.json").read_text())["classes"]
+    assert [entry["pixels"] for entry in found] == [int((expected_classes(image) == label).sum()) for label in range(3)]
+    assert tuple(tuple(bytes.fromhex(entry["colour"][1:])) for entry in found) == COLOURS
 
 
 def test_views_show_the_colours_over_and_beside_the_image(engine: Path, tmp_path: Path) -> None:
