@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from edpct.bench.crew import Member
 from edpct.bench.frames import encoded_windows
@@ -36,6 +35,7 @@ from edpct.bench.statistics import summarise, summarise_flow
 from edpct.bench.worker import Job, Opened
 from edpct.card import Card
 from edpct.data.samples import Dataset
+from edpct.data.tiling import count_windows
 from edpct.errors import EngineError
 from edpct.progress import Progress
 from edpct.recipe import BenchSettings
@@ -218,17 +218,9 @@ def _failure(request: Request, error: EngineError, progress: Progress) -> Failur
 
 def _scored(post: _Post, dataset: Dataset, progress: Progress) -> Scores:
     size = post.card.task.preprocessing
-    total = _count_windows(dataset, size.height, size.width)
+    total = count_windows(dataset, "val", size.height, size.width)
     with progress.task(f"mIoU of {post.request.name} on {post.request.runtime}", total) as update:
         return post.member.score(dataset, lambda count: update(count, ""))
-
-
-def _count_windows(dataset: Dataset, height: int, width: int) -> int:
-    total = 0
-    for sample in dataset.split("val"):
-        with Image.open(sample.image) as image:
-            total += -(-image.width // width) * -(-image.height // height)
-    return total
 
 
 def _time(

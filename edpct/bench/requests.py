@@ -6,8 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from PIL import Image
-
 from edpct.bench.report.schema import FailureReport
 from edpct.card import Card
 from edpct.data.layouts import open_source
@@ -143,11 +141,7 @@ def check_sizes(task: Task, dataset: Dataset, path: Path, split: Split = "val") 
     """
     size = task.preprocessing
     for sample in dataset.split(split):
-        try:
-            with Image.open(sample.image) as image:
-                width, height = image.size
-        except (OSError, SyntaxError, Image.DecompressionBombError) as error:
-            raise DataError(f"{sample.image} cannot be read as an image.", "Copy it again.") from error
+        height, width = dataset.decode_size(sample.image)
         if width < LEAST_SHARE * size.width or height < LEAST_SHARE * size.height:
             raise DataError(
                 f"{sample.image} has {width}x{height} pixels, fewer than the {size.width}x{size.height} that "

@@ -40,6 +40,21 @@ def read_image(path: Path) -> NDArray[np.uint8]:
     return np.array(with_rgb)  # a copy: torch wants memory that can be written
 
 
+def read_size(path: Path) -> tuple[int, int]:
+    """Height and width of an image file, in pixels, from its header alone.
+
+    Raises:
+        DataError: it cannot be read.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # said where its pixels are read
+            with Image.open(path) as image:
+                return image.height, image.width
+    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+        raise DataError(f"{path} cannot be read as an image.", "Copy it again.") from error
+
+
 @dataclass(frozen=True)
 class Dataset:
     """Samples of a split, the task they were labelled for, and how files become images and labels.
@@ -49,6 +64,7 @@ class Dataset:
     Attributes:
         decode_mask: reads a mask file to (H, W), uint8: class indices and the task's ignore index.
         decode_image: reads an image file to (H, W, 3), uint8, RGB.
+        decode_size: reads no more than the height and width of an image file.
         reconcile: labels of a pair whose sizes agree, after image and mask were compared further, (H, W), uint8;
             raises DataError where they are not of the same ground. None: nothing more to compare.
         structure: what the layout looks like, one sentence; the hint where a split is empty.
@@ -61,6 +77,7 @@ class Dataset:
     val: tuple[Sample, ...]
     decode_mask: Callable[[Path], Labels]
     decode_image: Callable[[Path], NDArray[np.uint8]] = read_image
+    decode_size: Callable[[Path], tuple[int, int]] = read_size
     reconcile: Callable[[Sample, Labels], Labels] | None = None
     structure: str = ""
 

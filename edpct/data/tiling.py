@@ -77,6 +77,16 @@ def windows_of(
         yield Window(window, counted, source, area[0].start, area[1].start)
 
 
+def count_windows(dataset: Dataset, split: Split, height: int, width: int) -> int:
+    """How many :func:`windows` gives, from the sizes of the images alone.
+
+    Raises:
+        DataError: the split is empty, or an image cannot be read.
+    """
+    sizes = (dataset.decode_size(sample.image) for sample in dataset.split(split))
+    return sum(len(starts(rows, height)) * len(starts(columns, width)) for rows, columns in sizes)
+
+
 def windows(dataset: Dataset, split: Split, height: int, width: int) -> Iterator[Window]:
     """Windows over all images of a split."""
     for index, sample in enumerate(dataset.split(split)):

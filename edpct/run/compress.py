@@ -9,6 +9,7 @@ from typing import Any
 from edpct.bench.report.page import html_page
 from edpct.bench.report.schema import Report, StageReport
 from edpct.bench.report.tables import markdown
+from edpct.bench.requests import check_sizes
 from edpct.card import Card
 from edpct.distillation.terms import chosen_taps
 from edpct.models.checkpoint import load_checkpoint
@@ -56,6 +57,7 @@ def compress(
     if recipe.export.size is not None:
         card = card.model_copy(update={"task": card.task.at_size(*recipe.export.size)})
     dataset = dataset_of(card, data, layout, teacher)
+    check_sizes(card.task, dataset, teacher)  # the bench would refuse them, after all the training
     folder = RunFolder(out)
     with folder.locked(), full_disk_explained(out):
         done = run_stages(compression_stages(teacher, card, dataset, recipe), folder, progress)

@@ -14,7 +14,7 @@ from edpct.card import Card
 from edpct.data.accuracy import Accuracy, measure_accuracy
 from edpct.data.samples import Dataset
 from edpct.data.sampling import sample_covering, sample_windows
-from edpct.data.tiling import windows
+from edpct.data.tiling import count_windows, windows
 from edpct.errors import QuantisationError
 from edpct.export.accuracy_aware import Guarded, fastest_runtime, quantise_within
 from edpct.export.fp16 import convert_fp16
@@ -129,8 +129,9 @@ def write_int8(
 
 def _accuracy(path: Path, card: Card, dataset: Dataset, progress: Progress) -> Accuracy:
     size, task = card.task.preprocessing, card.task
-    shown = list(windows(dataset, "val", size.height, size.width))
-    with open_session(path, fastest_runtime()) as session, progress.task(f"mIoU of {path.name}", len(shown)) as update:
+    total = count_windows(dataset, "val", size.height, size.width)
+    with open_session(path, fastest_runtime()) as session, progress.task(f"mIoU of {path.name}", total) as update:
+        shown = windows(dataset, "val", size.height, size.width)
         return measure_accuracy(
             predictor(session, task, path.name), shown, task.num_classes, task.ignore_index,
             lambda done: update(done, ""),

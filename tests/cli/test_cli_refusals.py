@@ -490,6 +490,19 @@ def test_bad_pixels_for_a_compression(
     assert "Distilling" not in answer.err
 
 
+def test_images_that_the_bench_would_refuse(edpct: Edpct, tiny_teacher: Path, data: Path, tmp_path: Path) -> None:
+    """Before the work, not after it."""
+    for folder in ("images", "masks"):
+        path = min((data / "val" / folder).iterdir())
+        with Image.open(path) as picture:
+            cut = picture.crop((0, 0, 128, 100))
+        cut.save(path)
+    out = tmp_path / "run"
+    answer = edpct("compress", "--teacher", tiny_teacher, "--data", data, "--out", out)
+    refused(answer, "has 128x100 pixels, fewer than the 128x128 that teacher.pt takes.")
+    assert not out.exists()
+
+
 def test_data_of_other_classes(edpct: Edpct, tiny_teacher: Path, data: Path, tmp_path: Path) -> None:
     table = json.loads((data / "classes.json").read_text())
     table["classes"][0]["name"] = "ground"

@@ -15,6 +15,7 @@ from rasterio.enums import ColorInterp
 from rasterio.transform import from_origin
 
 from edpct.data.layouts import open_dataset
+from edpct.data.tiling import count_windows
 from edpct.errors import DataError, MissingPackageError
 
 HEIGHT, WIDTH, METRES = 6, 9, 0.5
@@ -83,6 +84,14 @@ def test_near_infrared_is_left_out_and_bands_are_taken_by_their_meaning(tmp_path
     swapped = [ColorInterp.undefined, ColorInterp.blue, ColorInterp.green, ColorInterp.red]
     _write(root / "train/images/a.tif", IMAGE, photometric="MINISBLACK", colorinterp=swapped)
     assert np.array_equal(_read(root)[0], IMAGE[[3, 2, 1]].transpose(1, 2, 0))
+
+
+def test_the_size_of_an_image_that_pillow_cannot_open(tmp_path: Path) -> None:
+    root = _pairs(tmp_path)
+    _write(root / "train/images/a.tif", np.concatenate((IMAGE, IMAGE)))
+    dataset = open_dataset(root)
+    assert dataset.decode_size(dataset.train[0].image) == (HEIGHT, WIDTH) == dataset.read(dataset.train[0])[0].shape[:2]
+    assert count_windows(dataset, "train", 4, 4) == 2 * 3
 
 
 def test_pixels_without_data_are_ignored_in_images_and_in_masks(tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -82,20 +82,25 @@ def pictures_of(report: Report, requests: Sequence[Request], dataset: Dataset, p
 
 def choose_windows(found: Iterable[Window], task: Task, count: int) -> list[Window]:
     """The windows that show most: many classes, evenly shared, few ignored pixels; at most one of an image at first."""
-    scored = []
-    for window in found:
-        shares = np.bincount(window.labels.ravel(), minlength=256)[: task.num_classes] / window.labels.size
-        present = shares[shares > 0]
-        # Entropy times the labelled share: an evenly mixed, fully labelled window is the most telling.
-        scored.append((float(-(present * np.log(present)).sum() * shares.sum()), window))
-    scored.sort(key=lambda pair: -pair[0])
-    seen: set[int] = set()
-    first: list[Window] = []
-    rest: list[Window] = []
-    for _, window in scored:
-        (rest if window.source in seen else first).append(window)
-        seen.add(window.source)
-    return (first + rest)[:count]
+    first: dict[int, tuple[float, int, Window]] = {}  # of each image the best; no more of them than are wanted
+    rest: list[tuple[float, int, Window]] = []
+    for number, window in enumerate(found):
+        one = -_telling(window, task), number, replace(window, image=window.image.copy())  # else the whole image stays
+        former = first.get(window.source)
+        if former is None or one < former:
+            first[window.source] = one
+        if former is not None:
+            rest = sorted((*rest, max(one, former)))[:count]
+        if len(first) > count:
+            del first[max(first, key=first.__getitem__)]
+    return [window for *_, window in (*sorted(first.values()), *rest)][:count]
+
+
+def _telling(window: Window, task: Task) -> float:
+    """Entropy of the classes times the labelled share: an evenly mixed, fully labelled window is the most telling."""
+    shares = np.bincount(window.labels.ravel(), minlength=256)[: task.num_classes] / window.labels.size
+    present = shares[shares > 0]
+    return float(-(present * np.log(present)).sum() * shares.sum())
 
 
 def _row(window: Window, teacher: NDArray, student: NDArray, task: Task) -> list[NDArray[np.uint8]]:

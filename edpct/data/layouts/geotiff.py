@@ -50,6 +50,7 @@ def open_layout(root: Path) -> Dataset:
         samples("val"),
         decode_mask=partial(_read_mask, colours_of(task), task.ignore_index),
         decode_image=_read_image,
+        decode_size=_read_size,
         reconcile=partial(_reconcile, task.ignore_index),
     )
 
@@ -94,6 +95,11 @@ def _opened(path: Path, what: str) -> Iterator[Any]:
                 yield file
     except rasterio.errors.RasterioError as error:
         raise DataError(f"The {what} {path} cannot be read: damaged, cut short, or no GeoTIFF.") from error
+
+
+def _read_size(path: Path) -> tuple[int, int]:
+    with _opened(path, "image") as file:
+        return file.height, file.width
 
 
 def _read_image(path: Path) -> NDArray[np.uint8]:

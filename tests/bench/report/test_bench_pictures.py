@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Iterator
 from io import BytesIO
 from pathlib import Path
@@ -158,3 +159,22 @@ def test_every_image_is_seen_before_one_is_seen_twice() -> None:
     given = [window(rich, 0), window(rich, 0), window(poor, 1)]
     assert [found.source for found in choose_windows(given, TASK, 2)] == [0, 1]
     assert [found.source for found in choose_windows(given, TASK, 3)] == [0, 1, 0]
+
+
+def test_a_large_set_is_looked_through_without_being_held() -> None:
+    """Only the arrays of windows that may be shown stay, and not the images that they were cut from."""
+    rng, alive = np.random.default_rng(0), list[weakref.ref[np.ndarray]]()
+    most = 0
+
+    def given() -> Iterator[Window]:
+        nonlocal most
+        for source in range(40):
+            image = rng.integers(0, 256, (8, 32, 3), dtype=np.uint8)
+            alive.append(weakref.ref(image))
+            for left in range(0, 32, 8):
+                labels = rng.integers(0, rng.integers(1, 5), (8, 8), dtype=np.uint8)
+                yield Window(image[:, left : left + 8], labels, source, 0, left)
+            most = max(most, sum(one() is not None for one in alive))
+
+    chosen = choose_windows(given(), TASK, 5)
+    assert len({found.source for found in chosen}) == 5 and most <= 2
