@@ -63,6 +63,39 @@ def test_a_projection_in_metres_or_feet_is(code: int, unit: float) -> None:
     np.testing.assert_allclose(area.square_metres, 0.26 * unit**2, rtol=1e-9)
 
 
+@pytest.mark.parametrize("west", [179.8, -180.2, 0.0, 180.0, 359.8])
+def test_degrees_have_one_area_all_round_the_earth(west: float) -> None:
+    area = pixel_area(rasterio.CRS.from_epsg(4326), Affine(0.001, 0, west, 0, -0.001, 25.5), 500, 400)
+    assert area is not None and area.on == "ellipsoid"
+    mean = float(area.square_metres.mean()) * 500 * 400
+    np.testing.assert_allclose(mean, _zone(25.0, 25.5) * 0.4 / 360, rtol=1e-3)  # cells of 7 and 8 rows weigh alike
+
+
+@pytest.mark.parametrize("west", [-180.0, 0.0])
+def test_the_whole_earth_is_as_large_as_it_is(west: float) -> None:
+    area = pixel_area(rasterio.CRS.from_epsg(4326), Affine(1, 0, west, 0, -1, 90), 180, 360)
+    census = Census(1, 180, 360, area)
+    census.append(np.zeros((180, 360), np.uint8))
+    assert census.square_metres is not None
+    np.testing.assert_allclose(census.square_metres[0], _zone(-90, 90), rtol=1e-6)
+
+
+@pytest.mark.parametrize(("code", "x", "y"), [(32760, 819_200, 8_118_248), (3832, 3_339_400, 0)])
+def test_a_projection_across_the_antimeridian(code: int, x: float, y: float) -> None:
+    """UTM 60S at Fiji, and PDC Mercator at the equator: true to less than one in a hundred, there as elsewhere."""
+    area = pixel_area(rasterio.CRS.from_epsg(code), Affine(0.5, 0, x, 0, -0.5, y), 1000, 1000)
+    assert area is not None and area.on == "grid"
+    assert area.square_metres.tolist() == [[0.25]]
+
+
+@pytest.mark.parametrize(("code", "scale"), [(3031, 0.97276901), (3413, 0.96985819)])
+def test_a_raster_over_a_pole(code: int, scale: float) -> None:
+    """At the pole a polar stereographic map has this scale (Snyder 1987, equation 21-33 at 71 and 70 degrees)."""
+    area = pixel_area(rasterio.CRS.from_epsg(code), Affine(10, 0, -32_000, 0, -10, 32_000), 6400, 6400)
+    assert area is not None and area.on == "ellipsoid"
+    np.testing.assert_allclose(area.square_metres, 100 / scale**2, rtol=1e-4)
+
+
 def test_nowhere_has_no_area() -> None:
     assert pixel_area(None, Affine.identity(), 10, 10) is None
 
@@ -120,6 +153,37 @@ def test_geojson_is_in_degrees(islands: tuple[Path, np.ndarray], tmp_path: Path)
     points = np.array([point for feature in read["features"] for point in feature["geometry"]["coordinates"][0]])
     assert (np.abs(points - (55.26, 25.12)) < 0.02).all()
     assert {"class", "name", "area_m2"} == set(read["features"][0]["properties"])
+
+
+def test_geojson_is_cut_at_the_antimeridian(tmp_path: Path) -> None:
+    """At Fiji: one area of 600 x 600 metres becomes two parts, west and east, which neither overlap nor leave a gap."""
+    labels, place = np.zeros((1, 60, 60), np.uint8), Affine(10, 0, 819_200, 0, -10, 8_118_248)
+    path = write_raster(tmp_path / "map.tif", labels, crs="EPSG:32760", transform=place, nodata=255)
+    assert _polygons(path, tmp_path / "p.geojson", Outlines()) == 1
+    (feature,) = json.loads((tmp_path / "p.geojson").read_text())["features"]
+    assert feature["properties"]["area_m2"] == pytest.approx(360_000, rel=2e-3)
+    assert feature["geometry"]["type"] == "MultiPolygon"
+    west, east = shapely.get_parts(shapely.geometry.shape(feature["geometry"]))
+    assert west.bounds[2] == 180 and east.bounds[0] == -180
+    degree = 2 * np.pi * MAJOR * np.cos(np.radians(17)) / 360  # metres at Fiji's latitude, roughly
+    assert (west.bounds[2] - west.bounds[0] + east.bounds[2] - east.bounds[0]) * degree == pytest.approx(600, rel=0.05)
+
+
+def test_geojson_cannot_hold_a_pole(tmp_path: Path) -> None:
+    labels, place = np.zeros((1, 64, 64), np.uint8), Affine(1000, 0, -32_000, 0, -1000, 32_000)
+    path = write_raster(tmp_path / "map.tif", labels, crs="EPSG:3031", transform=place, nodata=255)
+    with pytest.raises(RunError, match="a pole lies in the raster"):
+        _polygons(path, tmp_path / "p.geojson", Outlines())
+    _polygons(path, tmp_path / "p.gpkg", Outlines())
+    (area,) = pyogrio.raw.read(tmp_path / "p.gpkg")[3][2].tolist()
+    assert area == pytest.approx(64_000**2 / 0.97276901**2, rel=1e-4)
+
+
+def test_a_map_without_any_area(tmp_path: Path) -> None:
+    path = write_raster(tmp_path / "map.tif", np.full((1, 8, 9), 255, np.uint8), nodata=255)
+    for name in ("p.geojson", "p.gpkg"):
+        assert _polygons(path, tmp_path / name, Outlines()) == 0
+    assert json.loads((tmp_path / "p.geojson").read_text())["features"] == []
 
 
 def test_a_raster_without_a_place_gives_pixels(tmp_path: Path) -> None:

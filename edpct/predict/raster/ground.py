@@ -2,7 +2,7 @@
 
 Of a raster in a projection that is measured in metres or feet, a pixel is as large as its grid says. Where that is off
 by more than one in a hundred, as in Web Mercator, or where the coordinates are degrees, the area is that on the
-ellipsoid: blocks of pixels are brought to the equal-area projection EPSG:6933 and measured there.
+ellipsoid: blocks of pixels are brought to an equal-area projection and measured there.
 """
 
 from __future__ import annotations
@@ -13,11 +13,9 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from edpct.predict.raster.read import gdal_errors, rasterio_module
+from edpct.predict.raster.equal_area import EqualArea, borders, corners, equal_area
 
-EQUAL_AREA = "EPSG:6933"
 TRUST = 0.01  # how far the grid's pixel may be from the ellipsoid's
-CELLS = 64  # along each side: over so small a part of a raster a pixel's area hardly changes
 
 
 @dataclass(frozen=True)
@@ -47,16 +45,11 @@ class PixelArea:
         return parts
 
 
-def borders(length: int, count: int) -> list[int]:
-    """Where the cells of an axis begin, and the end of the last."""
-    return [length * index // count for index in range(count + 1)]
-
-
 def pixel_area(crs: Any, transform: Any, height: int, width: int) -> PixelArea | None:
     """What a pixel covers; None where the raster does not know where it lies, or lies nowhere on Earth."""
     if crs is None or not (crs.is_geographic or crs.is_projected) or not np.isfinite(tuple(transform)).all():
         return None
-    true = _on_the_ellipsoid(crs, transform, height, width)
+    true = _on_the_ellipsoid(equal_area(crs, transform, height, width), transform, height, width)
     if crs.is_projected:
         unit = crs.linear_units_factor[1]
         flat = abs(transform.a * transform.e - transform.b * transform.d) * unit**2
@@ -65,27 +58,17 @@ def pixel_area(crs: Any, transform: Any, height: int, width: int) -> PixelArea |
     return None if true is None else PixelArea("ellipsoid", true)
 
 
-def _on_the_ellipsoid(crs: Any, transform: Any, height: int, width: int) -> NDArray[np.float64] | None:
+def _on_the_ellipsoid(area: EqualArea | None, transform: Any, height: int, width: int) -> NDArray[np.float64] | None:
     """Square metres of a pixel, cell by cell; None if some corner is nowhere."""
-    rasterio_module()
-    from rasterio.warp import transform as project
-
-    down, across = (np.array(borders(size, min(CELLS, size)), float) for size in (height, width))
-    columns, rows = np.meshgrid(across, down)
-    x = transform.a * columns + transform.b * rows + transform.c
-    y = transform.d * columns + transform.e * rows + transform.f
-    try:
-        east, north = project(crs, EQUAL_AREA, x.ravel().tolist(), y.ravel().tolist())
-    except gdal_errors():
+    metres = None if area is None else area.metres(*corners(transform, height, width))
+    if metres is None:
         return None
-    e, n = (np.asarray(values).reshape(x.shape) for values in (east, north))
-    if not (np.isfinite(e).all() and np.isfinite(n).all()):
-        return None
+    e, n = metres
     # Half the cross product of the diagonals: the area of each four-cornered cell.
     first = e[1:, 1:] - e[:-1, :-1], n[1:, 1:] - n[:-1, :-1]
     second = e[1:, :-1] - e[:-1, 1:], n[1:, :-1] - n[:-1, 1:]
     cells = np.abs(first[0] * second[1] - first[1] * second[0]) / 2
-    pixels = np.outer(np.diff(down), np.diff(across))
+    pixels = np.outer(np.diff(borders(height)), np.diff(borders(width)))
     areas: NDArray[np.float64] = cells / pixels
     return areas if (areas > 0).all() else None
 

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +20,14 @@ from numpy.typing import NDArray
 
 from edpct.errors import MissingPackageError, RunError
 from edpct.predict.part import part_of
-from edpct.predict.raster.ground import EQUAL_AREA
-from edpct.predict.raster.read import Raster, gdal_errors, rasterio_module
+from edpct.predict.raster.equal_area import EqualArea, equal_area, placed
+from edpct.predict.raster.read import Raster, rasterio_module
 from edpct.task import Task
 
+Points = NDArray[np.float64]
+
+DIGIT = 1e-8  # degrees; a millimetre, and eight decimals
 SUFFIXES = (".geojson", ".json", ".gpkg")
-LONGITUDE_LATITUDE = "OGC:CRS84"
 
 
 @dataclass(frozen=True)
@@ -72,14 +75,16 @@ def write_polygons(classes: Path, like: Raster, task: Task, outlines: Outlines, 
         RunError: it cannot be written.
     """
     labels, shapes = _drawn(classes, task.ignore_index, outlines)
-    shapes = _moved(shapes, like.transform)
-    areas = _square_metres(shapes, like.crs)
+    shapes = _shapely().transform(shapes, partial(placed, like.transform), interleaved=False)
+    where = equal_area(like.crs, like.transform, like.height, like.width)
+    projected = None if where is None else _transformed(shapes, where.metres)
+    areas = None if projected is None else np.asarray(_shapely().area(projected))
     grown = part_of(out, out.suffix)
     try:
         if out.suffix.lower() == ".gpkg":
             _write_geopackage(grown, labels, shapes, areas, like.crs, task)
         else:
-            _write_geojson(grown, labels, _in_degrees(shapes, like.crs), areas, task)
+            _write_geojson(grown, labels, shapes if like.crs is None else _in_degrees(shapes, where), areas, task)
         grown.replace(out)
     except OSError as error:
         raise RunError(f"{out} cannot be written: {error.strerror or error}.", "Choose another file.") from error
@@ -110,50 +115,33 @@ def _drawn(classes: Path, ignore_index: int, outlines: Outlines) -> tuple[NDArra
     return np.array([label for label, _ in found], np.uint8), polygons
 
 
-def _moved(shapes: NDArray[np.object_], t: Any) -> NDArray[np.object_]:
-    """From pixels to the raster's coordinates."""
-
-    def place(points: NDArray[np.float64]) -> NDArray[np.float64]:
-        x, y = points[:, 0], points[:, 1]
-        return np.stack((t.a * x + t.b * y + t.c, t.d * x + t.e * y + t.f), axis=1)
-
-    moved: NDArray[np.object_] = _shapely().transform(shapes, place)
-    return moved
-
-
-def _projected(shapes: NDArray[np.object_], crs: Any, to: str) -> NDArray[np.object_] | None:
-    """In other coordinates; None where there is no way from these to those."""
-    from rasterio.warp import transform
-
-    def project(points: NDArray[np.float64]) -> NDArray[np.float64]:
-        return np.stack(transform(crs, to, points[:, 0].tolist(), points[:, 1].tolist()), axis=1)
-
-    try:
-        moved: NDArray[np.object_] = _shapely().transform(shapes, project)
-    except gdal_errors():
-        return None
-    return moved if np.isfinite(_shapely().get_coordinates(moved)).all() else None
+def _transformed(
+    shapes: NDArray[np.object_], move: Callable[[Points, Points], tuple[Points, Points] | None]
+) -> NDArray[np.object_] | None:
+    """With every point moved; None where some would be nowhere."""
+    shapely = _shapely()
+    points = shapely.get_coordinates(shapes)
+    moved = move(points[:, 0], points[:, 1])
+    return None if moved is None else shapely.set_coordinates(shapes.copy(), np.stack(moved, axis=1))
 
 
-def _in_degrees(shapes: NDArray[np.object_], crs: Any) -> NDArray[np.object_]:
-    """Longitude and latitude to a millimetre; what knows no place stays as it is."""
-    if crs is None:
-        return shapes
-    degrees = _projected(shapes, crs, LONGITUDE_LATITUDE)
+def _in_degrees(shapes: NDArray[np.object_], where: EqualArea | None) -> NDArray[np.object_]:
+    """Longitude and latitude, cut at the antimeridian (RFC 7946, section 3.1.9)."""
+    shapely = _shapely()
+    degrees = None if where is None or where.polar else _transformed(shapes, where.degrees)
     if degrees is None:
-        raise RunError(
-            "GeoJSON is in longitude and latitude, and no way leads there from the raster's coordinates.",
-            "Write a .gpkg: it keeps the coordinates.",
-        )
-    rounded: NDArray[np.object_] = _shapely().transform(degrees, lambda points: np.round(points, 8))
-    return rounded
-
-
-def _square_metres(shapes: NDArray[np.object_], crs: Any) -> NDArray[np.float64] | None:
-    if crs is None or not (crs.is_geographic or crs.is_projected):
-        return None
-    projected = _projected(shapes, crs, EQUAL_AREA)
-    return None if projected is None else np.asarray(_shapely().area(projected))
+        why = "a pole lies in the raster" if where is not None and where.polar else "no way leads there from its system"
+        raise RunError(f"GeoJSON is in longitude and latitude, and {why}.", "Write a .gpkg: it keeps the coordinates.")
+    degrees = shapely.transform(degrees, lambda points: np.round(points, 8))
+    left, _, right, _ = shapely.bounds(degrees).T
+    for index in np.flatnonzero((left < -180) | (right > 180)):
+        parts = []
+        for turn in (-360, 0, 360):
+            part = shapely.intersection(degrees[index], shapely.box(turn - 180, -90, turn + 180, 90), DIGIT)
+            moved = shapely.transform(part, lambda points, turn=turn: points - (turn, 0))
+            parts += [each for each in shapely.get_parts(moved) if each.geom_type == "Polygon" and not each.is_empty]
+        degrees[index] = parts[0] if len(parts) == 1 else shapely.multipolygons(parts)
+    return degrees
 
 
 def _write_geojson(
