@@ -9,6 +9,7 @@ from typing import Any
 
 from edpct.bench.report.tables import Table, markdown_table
 from edpct.card import Card
+from edpct.data.fingerprint import data_fingerprint
 from edpct.models.architecture import count_macs, count_parameters
 from edpct.models.checkpoint import load_checkpoint, save_checkpoint
 from edpct.progress import Progress
@@ -69,7 +70,8 @@ def prune(
         return {**pruning.facts, "teacher": source.card.model_dump(mode="json"), "card": pruned.model_dump(mode="json")}
 
     size = [card.task.preprocessing.height, card.task.preprocessing.width]
-    settings = {**pruning_settings(recipe, dataset), "teacher": sha256_of(teacher), "size": size}
+    fingerprint = data_fingerprint(dataset) if dataset is not None else None
+    settings = {**pruning_settings(recipe, fingerprint), "teacher": sha256_of(teacher), "size": size}
     stage = Stage("prune", (), settings, pruning_packages(recipe), work, format=2)
     folder = RunFolder(out)
     with folder.locked(), full_disk_explained(out):

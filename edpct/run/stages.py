@@ -16,6 +16,7 @@ from edpct.bench.report.make import load_average, make_report
 from edpct.bench.report.pictures import Shown, picture_sheet
 from edpct.bench.requests import Request
 from edpct.card import Card
+from edpct.data.fingerprint import data_fingerprint
 from edpct.data.samples import Dataset
 from edpct.data.sampling import sample_labelled
 from edpct.distillation.learner import DistilLearner
@@ -78,7 +79,7 @@ def compression_stages(teacher: Path, card: Card, dataset: Dataset, recipe: Comp
             "teacher", (), {"sha256": sha256_of(teacher), "size": size}, torch_version, partial(_teacher, teacher, card)
         ),
         Stage(
-            "prune", ("teacher",), pruning_settings(recipe, dataset), pruning_packages(recipe),
+            "prune", ("teacher",), pruning_settings(recipe, data), pruning_packages(recipe),
             partial(_prune, recipe, dataset), format=2,
         ),
         Stage(
@@ -112,10 +113,13 @@ def compression_stages(teacher: Path, card: Card, dataset: Dataset, recipe: Comp
     ]  # fmt: skip
 
 
-def pruning_settings(recipe: CompressRecipe, dataset: Dataset | None) -> dict[str, Any]:
-    """What decides a pruning: its settings, the data, the sensitivity's content, and how a timed engine is made."""
-    needs: dict[str, Any] = {**recipe.prune.model_dump(mode="json"), "seed": recipe.seed}
-    needs["data"] = data_fingerprint(dataset) if dataset is not None else None
+def pruning_settings(recipe: CompressRecipe, data: dict[str, Any] | None) -> dict[str, Any]:
+    """What decides a pruning: its settings, the data, the sensitivity's content, and how a timed engine is made.
+
+    Args:
+        data: fingerprint of the dataset, where there is one.
+    """
+    needs: dict[str, Any] = {**recipe.prune.model_dump(mode="json"), "seed": recipe.seed, "data": data}
     if recipe.prune.spare is not None:
         load_sensitivity(recipe.prune.spare)  # says what is wrong with it before anything is done
         needs["spared"] = sha256_of(recipe.prune.spare)
@@ -129,16 +133,6 @@ def pruning_packages(recipe: CompressRecipe) -> tuple[str, ...]:
     """Distributions whose version matters to a pruning."""
     timed = ("onnx", "nncf", "onnxruntime", "openvino", "tensorrt", "tensorrt-rtx")
     return ("torch", "torch-pruning", *(timed if recipe.prune.target_fps is not None else ()))
-
-
-def data_fingerprint(dataset: Dataset) -> dict[str, Any]:
-    """What identifies a dataset without reading its pixels: names and sizes of its files."""
-    files = [
-        [str(path.relative_to(dataset.root)), path.stat().st_size]
-        for sample in (*dataset.train, *dataset.val)
-        for path in (sample.image, sample.mask)
-    ]
-    return {"layout": dataset.layout, "task": dataset.task.model_dump(mode="json"), "files": files}
 
 
 def _teacher(source: Path, card: Card, desk: Desk) -> dict[str, Any]:

@@ -11,14 +11,16 @@ import torch
 from torch import nn
 
 from edpct.card import Card, DataSource
+from edpct.data.fingerprint import data_fingerprint
 from edpct.data.samples import Dataset
-from edpct.errors import EdpctError, RunError
+from edpct.errors import RunError
 from edpct.models.architecture import count_macs, count_parameters
 from edpct.models.checkpoint import load_checkpoint, save_checkpoint
 from edpct.models.dpctnet import PRESETS, DPCTNet, dpctnet
-from edpct.models.pretrained import load_backbone, normalisation
+from edpct.models.pretrained import HUB, PACKAGE, load_backbone, normalisation
 from edpct.progress import Progress
 from edpct.recipe import TeachSettings, TrainRecipe
+from edpct.runtimes.content import sha256_of
 from edpct.task import Task
 from edpct.training.loop import Training
 from edpct.training.objective import SupervisedLearner, tap_widths
@@ -50,11 +52,13 @@ def teach(recipe: TrainRecipe, dataset: Dataset, out: Path, size: tuple[int, int
     Raises:
         TrainingError: see :func:`edpct.training.loop.Training`.
         CheckpointError: the backbone is unknown to timm, or its weights cannot be had.
-        RunError: ``out`` holds a teacher of another recipe.
+        RunError: ``out`` holds a teacher of another recipe or of other data.
+        EngineError: the file with the backbone's weights cannot be read.
     """
     task = _task(recipe, dataset, size)
-    fingerprint = _fingerprint(recipe, dataset, size)
-    finished = from_main(lambda: _finished(out, fingerprint))
+    data = from_main(lambda: _data(recipe, dataset))
+    fingerprint = _fingerprint(recipe, data, size)
+    finished = from_main(lambda: _finished(out, fingerprint, data))
     if finished is not None:
         progress.say(f"{finished.checkpoint} is finished with these settings; nothing to do.")
         return finished
@@ -76,7 +80,8 @@ def teach(recipe: TrainRecipe, dataset: Dataset, out: Path, size: tuple[int, int
         data=DataSource(directory=str(dataset.root.resolve()), layout=dataset.layout),
     )
     if processes().is_main_process:
-        record = {"fingerprint": fingerprint, "recipe": recipe.model_dump(mode="json"), **history.as_dict()}
+        settings_used = recipe.model_dump(mode="json")
+        record = {"fingerprint": fingerprint, "data": data, "recipe": settings_used, **history.as_dict()}
         (out / HISTORY_FILE).write_text(json.dumps(record, indent=1), encoding="utf-8")
         save_checkpoint(out / TEACHER_FILE, model, card)
         (out / RESUME_FILE).unlink(missing_ok=True)
@@ -104,26 +109,29 @@ def _task(recipe: TrainRecipe, dataset: Dataset, size: tuple[int, int]) -> Task:
     return task.model_copy(update={"preprocessing": task.preprocessing.model_copy(update={"mean": mean, "std": std})})
 
 
-def _finished(out: Path, fingerprint: str) -> TaughtTeacher | None:
+def _finished(out: Path, fingerprint: str, data: str) -> TaughtTeacher | None:
     checkpoint, record = out / TEACHER_FILE, out / HISTORY_FILE
     if not checkpoint.exists():
         return None
     try:
         values = json.loads(record.read_text(encoding="utf-8"))
-        same = values["fingerprint"] == fingerprint
+        same, same_data = values["fingerprint"] == fingerprint, values["data"] == data
     except (OSError, ValueError, KeyError):
-        same = False
+        same, same_data = False, True
     if not same:
-        raise RunError(f"{checkpoint} is a teacher of other settings.", "Choose another --out.")
+        other = "settings" if same_data else "data: images, masks or the backbone's weights have changed since"
+        raise RunError(f"{checkpoint} is a teacher of other {other}.", "Choose another --out.")
     return TaughtTeacher(checkpoint, load_checkpoint(checkpoint).card, History.from_dict(values))
 
 
-def _fingerprint(recipe: TrainRecipe, dataset: Dataset, size: tuple[int, int]) -> str:
-    """Hash of what decides the result: recipe, network, task, and the list of samples with their file sizes."""
-    try:
-        files = [(str(s.image.relative_to(dataset.root)), s.image.stat().st_size) for s in dataset.split("train")]
-    except OSError as error:
-        raise EdpctError(f"{dataset.root} cannot be read: {error}.") from error
+def _data(recipe: TrainRecipe, dataset: Dataset) -> str:
+    """Hash of the files that decide the result: the dataset's, and the backbone's weights where they are a file."""
+    source = recipe.backbone_weights
+    weights = None if source in (None, HUB, PACKAGE) else sha256_of(Path(source))
+    return hashlib.sha256(json.dumps([data_fingerprint(dataset), weights]).encode()).hexdigest()
+
+
+def _fingerprint(recipe: TrainRecipe, data: str, size: tuple[int, int]) -> str:
+    """Hash of what decides the result: recipe, network and data."""
     network = PRESETS[recipe.preset]  # the same name may stand for another network in another version
-    content = json.dumps([recipe.model_dump(mode="json"), network, dataset.task.model_dump(mode="json"), size, files])
-    return hashlib.sha256(content.encode()).hexdigest()
+    return hashlib.sha256(json.dumps([recipe.model_dump(mode="json"), network, size, data]).encode()).hexdigest()

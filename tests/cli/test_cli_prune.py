@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -103,6 +104,25 @@ def test_a_pruned_checkpoint_with_the_width_of_every_layer(run: Run, tiny_teache
     assert "| decoder.0 | decoder | 32 |" in page and "| CNN |" in page
     again = run("prune", "--teacher", tiny_teacher, "--target-macs", "40%", "--out", tmp_path / "run")
     assert again.code == 0 and "skipped" in again.out + again.err
+
+
+def test_a_corrected_label_is_pruned_with_anew(run: Run, tiny_teacher: Path, scenes: Path, tmp_path: Path) -> None:
+    """The mask keeps its size in bytes: BMP does not compress."""
+    import numpy as np
+    from PIL import Image
+
+    data = Path(shutil.copytree(scenes, tmp_path / "data"))
+    mask = min((data / "train/masks").iterdir())
+    pixels = np.array(Image.open(mask).convert("RGB"))
+    mask.unlink()
+    mask = mask.with_suffix(".bmp")
+    Image.fromarray(pixels).save(mask)
+    command = ("prune", "--teacher", tiny_teacher, "--data", data, "--target-macs", "40%", "--out", tmp_path / "run")
+    assert run(*command).code == 0
+    Image.fromarray(pixels[::-1]).save(mask)
+    done = run(*command)
+    assert done.code == 0 and "prune: settings or inputs changed." in done.out + done.err
+    assert "prune: skipped" in run(*command).err
 
 
 @pytest.mark.parametrize(

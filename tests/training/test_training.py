@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -561,3 +562,60 @@ def test_a_teacher_of_the_same_preset_in_another_version_is_not_taken_for_this_o
     monkeypatch.setitem(PRESETS, "tiny", {**PRESETS["tiny"], "cnn_depths": (1, 2), "branch": "stem"})
     with pytest.raises(RunError, match=r"teacher\.pt is a teacher of other settings\."):
         _teach(dataset, tmp_path)
+
+
+def _corrected(dataset: Dataset, root: Path, split: str) -> Dataset:
+    """A copy of the data in which one mask of a split is all of its first pixel's class."""
+    copied = Path(shutil.copytree(dataset.root, root))
+    mask = min((copied / split / "masks").iterdir())
+    labels = np.asarray(Image.open(mask))
+    Image.fromarray(np.broadcast_to(labels[:1, :1], labels.shape).copy()).save(mask)
+    return open_dataset(copied)
+
+
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_a_teacher_of_corrected_labels_is_not_taken_for_finished(
+    taught: Path, dataset: Dataset, tmp_path: Path, split: str
+) -> None:
+    out = Path(shutil.copytree(taught, tmp_path / "out"))
+    with pytest.raises(RunError) as caught:
+        _teach(_corrected(dataset, tmp_path / "data", split), out)
+    assert str(caught.value) == (
+        f"{out / 'teacher.pt'} is a teacher of other data: images, masks or the backbone's weights have changed since. "
+        "Choose another --out."
+    )
+
+
+def test_a_teacher_of_a_copy_of_its_data_is_finished(taught: Path, dataset: Dataset, tmp_path: Path) -> None:
+    screen = Interrupting(-1)
+    _teach(open_dataset(Path(shutil.copytree(dataset.root, tmp_path / "data"))), taught, screen)
+    assert screen.said == [f"{taught / 'teacher.pt'} is finished with these settings; nothing to do."]
+
+
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_an_interrupted_training_does_not_go_on_with_corrected_labels(
+    dataset: Dataset, tmp_path: Path, split: str
+) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        _teach(dataset, tmp_path / "out", Interrupting(1, "Training tiny"))
+    with pytest.raises(TrainingError, match="was written with other settings or other data"):
+        _teach(_corrected(dataset, tmp_path / "data", split), tmp_path / "out")
+
+
+def test_other_weights_in_the_backbones_file_make_another_teacher(dataset: Dataset, tmp_path: Path) -> None:
+    weights = tmp_path / "weights.pth"
+    recipe = TrainRecipe(
+        preset="tiny", backbone="tf_efficientnet_lite0", backbone_weights=str(weights),
+        train=SETTINGS.model_copy(update={"steps": 1}),
+    )  # fmt: skip
+
+    def run() -> None:
+        teach(recipe, dataset, tmp_path / "out", (64, 64), Silent())
+
+    state = timm.create_model("tf_efficientnet_lite0", pretrained=False).state_dict()
+    torch.save(state, weights)
+    run()
+    run()
+    torch.save({name: value + 1 for name, value in state.items()}, weights)
+    with pytest.raises(RunError, match="is a teacher of other data"):
+        run()
