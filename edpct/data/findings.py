@@ -86,7 +86,7 @@ def _split_warnings(name: Split, check: DataCheck) -> list[Finding]:
     if split.small:
         warn(
             f"{split.small} of {split.images} {name} images are smaller than {check.size} pixels.",
-            "They are padded with their own mirrored edge; choose a smaller --size and --crop where they are many.",
+            "What they lack is padded, and ignored; choose a smaller --size and --crop where they are many.",
         )
     if split.ignored > MOSTLY_IGNORED:
         warn(f"{percent(split.ignored)} of the {name} pixels are ignored.", "Check that this is meant.")

@@ -80,7 +80,7 @@ class CropDataset(TorchDataset):
         image, labels = self.cache.get(source) or self.dataset.read(self.samples[source])
         side = max(1, round(self.settings.crop / rng.uniform(*self.settings.scale)))
         area = _place(rng, labels.shape, side, place)
-        pixels, truth = self._resize(image[area].copy(), labels[area].copy())
+        pixels, truth = self._resize(image[area].copy(), labels[area].copy(), side)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(int(rng.integers(2**31)))
             pixels = self.photometric(pixels)
@@ -99,10 +99,10 @@ class CropDataset(TorchDataset):
         source, row, column = found[int(rng.integers(len(found)))]
         return int(source), (int(row), int(column))
 
-    def _resize(self, image: NDArray[np.uint8], labels: NDArray[np.uint8]) -> tuple[Tensor, Tensor]:
-        """To crop size; what an image is too small for is padded with the ignore index, aspect kept."""
+    def _resize(self, image: NDArray[np.uint8], labels: NDArray[np.uint8], drawn: int) -> tuple[Tensor, Tensor]:
+        """A square of ``drawn`` pixels, or what an image has of it, to crop size; the rest is padding, and ignored."""
         side = self.settings.crop
-        factor = side / max(image.shape[:2])
+        factor = side / drawn
         size = [max(1, round(image.shape[0] * factor)), max(1, round(image.shape[1] * factor))]
         pixels = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)
         truth = torch.from_numpy(np.ascontiguousarray(labels))[None]

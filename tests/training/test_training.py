@@ -15,6 +15,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
+from torchvision.transforms.v2 import functional as tvf
 from trainings import IGNORE, SETTINGS, STEPS, Interrupting, fit, learner_of, same
 
 from edpct.card import DataSource
@@ -180,6 +181,61 @@ def test_what_a_small_image_leaves_open_is_ignored(tmp_path: Path) -> None:
         padding = labels == IGNORE
         assert padding.float().mean() >= 0.7  # 128 x 32 at half size covers a quarter of 64 x 64
         assert (image[:, padding] == 0).float().mean() > 0.8
+
+
+@pytest.mark.parametrize(("zoom", "height", "width"), [(0.5, 16, 24), (1.0, 32, 48), (1.25, 40, 60)])
+def test_an_image_smaller_than_its_crop_is_seen_at_the_drawn_zoom(
+    tmp_path: Path, zoom: float, height: int, width: int
+) -> None:
+    """Beside the image is padding, which is ignored; at zoom 1 every pixel of it is as it is in the file."""
+    dataset = _colour_coded(tmp_path, 32, 48)
+    truth = np.asarray(Image.open(tmp_path / "mask.png"))
+    Image.fromarray(np.where(truth == IGNORE, 0, truth).astype(np.uint8)).save(tmp_path / "mask.png")
+    whole = Image.open(tmp_path / "mask.png").resize((width, height), Image.Resampling.NEAREST)
+    padded = np.full((64, 64), IGNORE)
+    padded[:height, :width] = np.asarray(whole)
+    colours = np.zeros((64, 64, 3), np.uint8)
+    colours[:32, :48] = np.asarray(Image.open(tmp_path / "image.png"))
+    crops = _without_photometric(_crops(dataset, scale=(zoom, zoom)))
+    for index in range(6):
+        image, labels = crops[index]
+        turns = [k for k in range(8) if np.array_equal(_symmetry(padded, k), labels.numpy())]
+        assert turns
+        if zoom == 1.0:
+            pixels = (image.permute(1, 2, 0).numpy() * 255).round()
+            assert any(np.array_equal(_symmetry(colours, k), pixels) for k in turns)
+
+
+def _symmetry(image: np.ndarray, which: int) -> np.ndarray:
+    turned = np.rot90(image, which % 4)
+    return turned[:, ::-1] if which >= 4 else turned
+
+
+@pytest.mark.parametrize("size", [(128, 128), (160, 224), (48, 160)])
+def test_a_square_that_fits_into_its_image_is_cut_out_and_brought_to_crop_size(
+    tmp_path: Path, size: tuple[int, int]
+) -> None:
+    """Draw by draw, in the order that benchmarks were trained with; here also where one side alone is too short."""
+    dataset = _colour_coded(tmp_path, *size)
+    image, labels = dataset.read(dataset.train[0])
+    crops = _without_photometric(_crops(dataset, seed=5, scale=(0.5, 1.5)))
+    for index in range(12):
+        rng = np.random.default_rng((5, index))
+        rng.random(), rng.choice(1, p=[1.0])
+        side = round(64 / rng.uniform(0.5, 1.5))
+        lengths = [min(side, length) for length in size]
+        top, left = (int(rng.integers(0, whole - length + 1)) for whole, length in zip(size, lengths, strict=True))
+        rng.integers(2**31)
+        turns, flip = int(rng.integers(4)), int(rng.integers(2))
+        area = np.s_[top : top + lengths[0], left : left + lengths[1]]
+        resized = [round(64 * length / side) for length in lengths]
+        pixels = tvf.resize(torch.from_numpy(image[area].copy()).permute(2, 0, 1), resized, antialias=True)
+        pixels = F.pad(pixels, (0, 64 - resized[1], 0, 64 - resized[0])).permute(1, 2, 0).numpy()
+        truth = F.interpolate(torch.from_numpy(labels[area].copy())[None, None], resized, mode="nearest")
+        truth = F.pad(truth, (0, 64 - resized[1], 0, 64 - resized[0]), value=IGNORE)[0, 0].numpy()
+        found, found_labels = crops[index]
+        assert np.array_equal(_symmetry(pixels, turns + 4 * flip), (found.permute(1, 2, 0).numpy() * 255).round())
+        assert np.array_equal(_symmetry(truth, turns + 4 * flip), found_labels.numpy())
 
 
 def test_brightness_changes_and_labels_do_not(dataset: Dataset) -> None:
