@@ -68,9 +68,10 @@ def compression_stages(teacher: Path, card: Card, dataset: Dataset, recipe: Comp
         name: getattr(recipe, name).model_dump(mode="json") for name in type(recipe).model_fields if name != "seed"
     }
     torch_version, onnx_versions = ("torch",), ("torch", "onnx", "onnxsim", "onnxscript")
+    calibration = {"calibration_images": recipe.quantise.calibration_images}
     qat = [
         Stage(
-            "qat", ("teacher", "distil"), {**settings["qat"], "losses": settings["distil"], **common},
+            "qat", ("teacher", "distil"), {**settings["qat"], "losses": settings["distil"], **calibration, **common},
             ("torch", "nncf"), partial(_qat, recipe, dataset),
         )
     ] if recipe.qat.enabled else []  # fmt: skip

@@ -15,6 +15,10 @@ import pytest
 import safetensors.numpy
 
 from edpct.bench.report.schema import read_report
+from edpct.data.layouts import open_dataset
+from edpct.models.checkpoint import load_checkpoint
+from edpct.recipe import CompressRecipe
+from edpct.run.stages import compression_stages
 from edpct.runtimes.artefact import read_card
 
 
@@ -80,3 +84,16 @@ def test_the_report_shows_both(run: tuple[Path, str]) -> None:
     assert names == ["teacher", "pruned", "distilled", "FP16", "INT8", "INT8, no QAT", "INT8, fused"]
     assert "qat" in [stage.name for stage in report.stages]
     assert all(row.accuracy is not None for row in report.rows)
+
+
+def test_another_calibration_is_another_training(tiny_teacher: Path, scenes: Path) -> None:
+    """The windows that place its quantisers are a setting of [quantise]; the distillation before does not see them."""
+
+    def settings(images: int) -> dict[str, dict[str, object]]:
+        recipe = CompressRecipe.model_validate({"qat": {"enabled": True}, "quantise": {"calibration_images": images}})
+        card = load_checkpoint(tiny_teacher).card
+        stages = compression_stages(tiny_teacher, card, open_dataset(scenes), recipe)
+        return {stage.name: dict(stage.settings) for stage in stages}
+
+    few, many = settings(4), settings(64)
+    assert {name for name in few if few[name] != many[name]} == {"qat", "quantise"}
