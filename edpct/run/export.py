@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 from numpy.typing import NDArray
@@ -51,7 +52,7 @@ class Exported:
 def export(
     checkpoint: Path, path: Path, data: Path | None, layout: str | None, recipe: ExportRecipe, progress: Progress
 ) -> Exported:
-    """Write a checkpoint as ONNX.
+    """Write a checkpoint as ONNX; a file that is there stays as it is until the new one was compared.
 
     Args:
         data: dataset folder; None: where the checkpoint says that its data lay, else noise is compared.
@@ -66,15 +67,13 @@ def export(
     known = data is not None or (card.data is not None and Path(card.data.directory).is_dir())
     dataset = dataset_of(card, data, layout, checkpoint) if known else None
     images, truth = _windows(dataset, task)
-    plain = path.with_name(f".{path.stem}.plain.onnx") if recipe.fuse.anything else path
-    with full_disk_explained(path.parent):
-        try:
-            export_onnx(found.model, card, plain, recipe.export, progress)
-            parity = check_parity(found.model, plain, task, images, recipe.export.tolerance, truth)
-            same = _fuse(plain, path, card, recipe.fuse, images) if recipe.fuse.anything else None
-        finally:
-            if plain != path:
-                plain.unlink(missing_ok=True)
+    with full_disk_explained(path.parent), TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as hidden:
+        plain = Path(hidden, path.name)  # what is there under that name is replaced only by what was found to be right
+        checked = plain.with_name(f"fused-{path.name}") if recipe.fuse.anything else plain
+        export_onnx(found.model, card, plain, recipe.export, progress)
+        parity = check_parity(found.model, plain, task, images, recipe.export.tolerance, truth)
+        same = _fuse(plain, checked, card, recipe.fuse, images) if recipe.fuse.anything else None
+        checked.replace(path)
     return Exported(path, card, parity, same, dataset is not None)
 
 
@@ -94,7 +93,6 @@ def _fuse(plain: Path, path: Path, card: Card, settings: FuseSettings, images: S
         ours, theirs = predictor(after, card.task, path.name), predictor(before, card.task, path.name)
         same = float(np.mean([(ours(image) == theirs(image)).mean() for image in images]))
     if settings.argmax in ("off", "full") and same < SAME:
-        path.unlink()
         raise ExportError(
             f"The fused graph says on {100 * (1 - same):.2f} % of the pixels something else than the plain one."
         )

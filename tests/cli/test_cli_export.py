@@ -93,6 +93,31 @@ def test_refused_in_one_sentence(
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("--tolerance", "1e-12"), "edpct: good.onnx is off the torch network by "),
+        (("--fuse-argmax", "full"), "edpct: The fused graph says on "),
+    ],
+)
+def test_a_refused_export_leaves_the_file_of_before(
+    run: Run,
+    tiny_teacher: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: tuple[str, ...],
+    said: str,
+) -> None:
+    monkeypatch.setattr("edpct.run.export.SAME", 1.1)  # no fused graph is as like the plain one as that
+    good = tmp_path / "good.onnx"
+    good.write_bytes(b"of before")
+    answer = run(
+        "export", "--checkpoint", tiny_teacher, "--out", "good.onnx", "--size", 64, "--no-simplify", *arguments
+    )
+    assert answer.code == 2 and said in " ".join(answer.err.split())
+    assert list(tmp_path.iterdir()) == [good] and good.read_bytes() == b"of before"
+
+
 def test_a_checkpoint_that_is_not_there(run: Run) -> None:
     answer = run("export", "--checkpoint", "none.pt")
     assert answer.code == 2 and answer.err.startswith("edpct: ") and "none.pt" in answer.err
