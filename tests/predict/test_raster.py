@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import rasterio
+from PIL import Image
 from rasterio.transform import Affine
 from rasters import HERE, UTM, planes, rgb, write_raster
 from toy_engines import COLOURS, expected_classes, write_engine
@@ -273,6 +274,61 @@ def test_a_map_that_is_there_is_kept_and_counted(logits_file: Path, engine_file:
     assert not _map(logits_file, source, out, probabilities=True).kept
     assert _map(logits_file, source, out, probabilities=True).written == ()
     assert _map(logits_file, source, out).kept  # the same map, with or without them
+
+
+def _vrt(path: Path, source: Path) -> Path:
+    bands = "".join(
+        f'<VRTRasterBand dataType="Byte" band="{band}"><SimpleSource><SourceFilename relativeToVRT="1">{source.name}'
+        f"</SourceFilename><SourceBand>{band}</SourceBand></SimpleSource></VRTRasterBand>"
+        for band in (1, 2, 3)
+    )
+    path.write_text(f'<VRTDataset rasterXSize="90" rasterYSize="70">{bands}</VRTDataset>')
+    return path
+
+
+@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+def test_a_place_nodata_or_mask_in_a_file_beside_the_raster_makes_another_map(
+    logits_file: Path, tmp_path: Path
+) -> None:
+    image, out = rgb(70, 90), tmp_path / "map.tif"
+    image[:20] = 0
+    source = tmp_path / "in.tif"
+    Image.fromarray(image).save(source)
+    assert not _map(logits_file, source, out).kept and _map(logits_file, source, out).kept
+    (tmp_path / "in.tfw").write_text("0.5\n0\n0\n-0.5\n1000.25\n1999.75\n")
+    assert not _map(logits_file, source, out).kept
+    with rasterio.open(out) as file:
+        assert file.transform == Affine(0.5, 0, 1000, 0, -0.5, 2000)
+    sidecar = "<PAMDataset><SRS>EPSG:32640</SRS>{}</PAMDataset>"
+    (tmp_path / "in.tif.aux.xml").write_text(sidecar.format(""))
+    assert not _map(logits_file, source, out).kept
+    with rasterio.open(out) as file:
+        assert file.crs == rasterio.CRS.from_string(UTM) and (file.read(1) != 255).all()
+    bands = "".join(f'<PAMRasterBand band="{n}"><NoDataValue>0</NoDataValue></PAMRasterBand>' for n in (1, 2, 3))
+    (tmp_path / "in.tif.aux.xml").write_text(sidecar.format(bands))
+    assert _map(logits_file, source, out).pixels.sum() == 50 * 90
+    (tmp_path / "in.tif.aux.xml").write_text(sidecar.format(""))
+    mask = np.full((70, 90), 255, np.uint8)
+    mask[:, :30] = 0
+    with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=False), rasterio.open(source, "r+") as file:
+        file.write_mask(mask)
+    assert _map(logits_file, source, out).pixels.sum() == 70 * 60 and _map(logits_file, source, out).kept
+    touched = (tmp_path / "in.tif.msk").stat()
+    os.utime(tmp_path / "in.tif.msk", ns=(touched.st_atime_ns, touched.st_mtime_ns + 1000))
+    assert not _map(logits_file, source, out).kept
+
+
+@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+@pytest.mark.parametrize("deep", [False, True])
+def test_changed_sources_of_a_vrt_make_another_map(logits_file: Path, tmp_path: Path, deep: bool) -> None:
+    tile, out = tmp_path / "tile.tif", tmp_path / "map.tif"
+    write_raster(tile, planes(rgb(70, 90)))
+    source = _vrt(tmp_path / "in.vrt", _vrt(tmp_path / "mid.vrt", tile) if deep else tile)
+    assert not _map(logits_file, source, out).kept and _map(logits_file, source, out).kept
+    write_raster(tile, planes(rgb(70, 90, 1)))
+    assert not _map(logits_file, source, out).kept
+    with rasterio.open(out) as file:
+        np.testing.assert_array_equal(file.read(1), expected_classes(rgb(70, 90, 1)))
 
 
 def test_what_lies_beside_a_map_that_is_kept(

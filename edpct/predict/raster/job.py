@@ -17,6 +17,7 @@ from edpct import __version__
 from edpct.errors import DataError, RunError
 from edpct.predict.engine import Engine
 from edpct.predict.mosaic import OVERLAP, mosaic
+from edpct.predict.raster.facts import raster_facts
 from edpct.predict.raster.ground import Census, pixel_area
 from edpct.predict.raster.growing import Growing, kept_rows
 from edpct.predict.raster.made import TAG, count, job_of, was_made
@@ -156,12 +157,11 @@ def probabilities_file(out: Path) -> Path:
 
 def _facts(engine: Engine, raster: Raster, settings: RasterSettings) -> dict[str, Any]:
     """What the rows depend on."""
-    stat = raster.path.stat()
     return {
+        **raster_facts(raster),
         "edpct": __version__,
         "engine": sha256_of(engine.path),
         "runtime": engine.runtime,
-        "raster": [str(raster.path.resolve()), stat.st_size, stat.st_mtime_ns],
         "bands": list(raster.bands),
         "scale": None if raster.scale is None else [list(raster.scale.low), list(raster.scale.high)],
         "overlap": settings.overlap,

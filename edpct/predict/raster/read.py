@@ -82,6 +82,11 @@ class Raster:
                 self._file.close()
                 raise
 
+    @property
+    def dataset(self) -> Any:
+        """What rasterio opened."""
+        return self._file
+
     def _look(self, bands: Bands) -> None:
         file = self._file
         if not file.count:
