@@ -21,6 +21,8 @@ Libraries' own exceptions are turned into these where the library is called, wit
 
 from __future__ import annotations
 
+from typing import Any
+
 
 class EdpctError(Exception):
     """Base of all errors shown to a user.
@@ -37,6 +39,16 @@ class EdpctError(Exception):
 
     def __str__(self) -> str:
         return f"{self.what} {self.hint}".strip()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """As it is, to another process: Python would call the class with ``what`` alone."""
+        return _restored, (type(self), self.args, vars(self))
+
+
+def _restored(kind: type[EdpctError], args: tuple[Any, ...], values: dict[str, Any]) -> EdpctError:
+    error = kind.__new__(kind, *args)
+    vars(error).update(values)
+    return error
 
 
 class RecipeError(EdpctError):

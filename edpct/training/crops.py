@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import signal
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.utils.data import DataLoader, default_collate
 from torch.utils.data import Dataset as TorchDataset
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as tvf
 
 from edpct.data.samples import Dataset
+from edpct.errors import EdpctError
 from edpct.progress import Progress
 from edpct.recipe import OptimiseSettings
 from edpct.task import Preprocessing
@@ -91,6 +97,16 @@ class CropDataset(TorchDataset):
             array, truth = array[:, ::-1], truth.flip(1)
         return torch.from_numpy(self.preprocessing.apply(np.ascontiguousarray(array))[0]), truth.long().contiguous()
 
+    def __getitems__(self, indices: Sequence[int]) -> list[tuple[Tensor, Tensor]] | EdpctError:
+        """The items of a batch; or the error of one, to be raised in the main process.
+
+        torch raises what fails in a worker anew, with the worker's traceback as its only argument.
+        """
+        try:
+            return [self[index] for index in indices]
+        except EdpctError as error:
+            return error
+
     def _draw(self, rng: np.random.Generator) -> tuple[int, tuple[int, int] | None]:
         """An image, by its chance, and perhaps a pixel (row, column) of it that the crop must hold."""
         if rng.random() >= self.settings.balance or not self.places:
@@ -113,6 +129,33 @@ class CropDataset(TorchDataset):
             pixels = tvf.pad(pixels, padding)
             truth = tvf.pad(truth, padding, fill=self.dataset.task.ignore_index)
         return pixels, truth[0]
+
+
+def crop_loader(
+    crops: CropDataset, batches: Sequence[Sequence[int]], workers: int, pin_memory: bool
+) -> DataLoader[Any]:
+    """Batches of crops, made by so many processes beside this one; 0: by this one.
+
+    Args:
+        batches: the crops of each.
+
+    Returns:
+        What gives for each batch images (B, 3, crop, crop) float32 and labels (B, crop, crop) int64, or the EdpctError
+        that one of its crops met.
+    """
+    return DataLoader(
+        crops, batch_sampler=batches, num_workers=workers, pin_memory=pin_memory,
+        collate_fn=_collated, worker_init_fn=_deaf_to_interrupts,
+    )  # fmt: skip
+
+
+def _collated(items: list[tuple[Tensor, Tensor]] | EdpctError) -> Any:
+    return items if isinstance(items, EdpctError) else default_collate(items)
+
+
+def _deaf_to_interrupts(worker: int) -> None:
+    """A terminal sends Ctrl-C to every process; the main one finishes its step, and needs the workers for it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _shown_in_blocks(labels: NDArray[np.uint8], classes: int) -> NDArray[np.bool_]:

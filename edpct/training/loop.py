@@ -32,7 +32,7 @@ from edpct.progress import Progress, Silent
 from edpct.recipe import OptimiseSettings
 from edpct.task import Task
 from edpct.training.averaging import moving_average
-from edpct.training.crops import CropDataset
+from edpct.training.crops import CropDataset, crop_loader
 from edpct.training.interrupt import interrupts_held
 from edpct.training.log import MIOU, RATE, SECONDS, SPEED, STEP, TrainingLog, iou_columns
 from edpct.training.objective import Learner
@@ -52,6 +52,7 @@ from edpct.training.validation import check_val, validate
 
 MAX_GRADIENT_NORM = 5.0
 LOSS = "loss"
+WORKERS = 4  # processes that make crops for a GPU
 
 
 @dataclass
@@ -180,22 +181,20 @@ class Training:
 
     # ---- a step
 
-    def _batches(self) -> DataLoader:
+    def _batches(self) -> DataLoader[Any]:
         """This process's part of every batch that is left; crop i is the same whoever makes it."""
         batch, part = self.settings.batch, share_out(self.settings.batch)
         rest = [range(batch * s + part.start, batch * s + part.stop) for s in range(self.step, self.settings.steps)]
         cuda = self.device.type == "cuda"
-        return DataLoader(self.crops, batch_sampler=rest, num_workers=4 if cuda else 0, pin_memory=cuda)
+        return crop_loader(self.crops, rest, workers=WORKERS if cuda else 0, pin_memory=cuda)
 
     def _fetch(self, batches: Iterator[Any]) -> tuple[Tensor, Tensor]:
         """The next part; an image that has become unreadable in one process stops all."""
-        failed: EdpctError | None = None
-        try:
-            images, labels = next(batches)
-        except EdpctError as error:
-            failed = error
+        found = next(batches)
+        failed = found if isinstance(found, EdpctError) else None
         if any(summed([failed is not None], self.device)):
             raise_together(failed)
+        images, labels = found
         return images, labels
 
     def _advance(self, images: Tensor, labels: Tensor) -> float:
