@@ -10,6 +10,7 @@ import torch_pruning as tp
 from torch import nn
 
 from edpct.pruning.graph import ROOTS, TRACE_SIZE, heads_of
+from edpct.pruning.guard import Opaques, left_out, time_limit
 from edpct.recipe import SparseSettings
 from edpct.training.objective import SupervisedLearner
 
@@ -24,6 +25,11 @@ class SparseLearner(SupervisedLearner):
 
     Args:
         outputs: layers that give the logits; they are not pushed.
+        leave_out: modules that stay as they are; they learn, but what is tied to their widths is not pushed.
+        seconds: time limit on following the widths.
+
+    Raises:
+        PruningError: the network cannot be followed in time.
     """
 
     def __init__(
@@ -33,25 +39,17 @@ class SparseLearner(SupervisedLearner):
         settings: SparseSettings,
         ignore_index: int,
         num_classes: int,
+        leave_out: Sequence[str] = (),
+        seconds: float = 60.0,
     ) -> None:
         super().__init__(model, ignore_index, num_classes, settings.dice, 0.0, {})
         self._kind, self._steps = settings.kind, 0
         model.eval().requires_grad_(True)
-        common: dict[str, Any] = {
-            "importance": tp.importance.GroupMagnitudeImportance(p=2, normalizer=None),
-            "ignored_layers": [model.get_submodule(name) for name in outputs],
-            "num_heads": heads_of(model),
-            "out_channel_groups": {},
-            "in_channel_groups": {},
-            "root_module_types": list(ROOTS),
-        }
-        image = torch.zeros(1, 3, TRACE_SIZE, TRACE_SIZE)
-        if settings.kind == "growing-reg":
-            pruner = tp.pruner.GrowingRegPruner(
-                model, image, reg=settings.strength, delta_reg=settings.strength, **common
-            )
-        else:
-            pruner = tp.pruner.GroupNormPruner(model, image, reg=settings.strength, **common)
+        ignored = [model.get_submodule(name) for name in outputs]
+        with left_out(model, leave_out) as opaques, time_limit(seconds, model):
+            pruner = _pruner(model, settings, ignored, opaques)
+        # What is left out is a network's own again, and no longer in the graph; the groups hold the layers themselves.
+        pruner._groups = [group for group in pruner._groups if not opaques.touched(group)]
         self._pruner = (pruner,)  # in a tuple: it is no part of the network
 
     def regularise(self) -> None:
@@ -61,3 +59,20 @@ class SparseLearner(SupervisedLearner):
         if self._kind == "growing-reg" and self._steps % GROWTH_EVERY == 0:
             pruner.update_reg()
         pruner.regularize(self.model)
+
+
+def _pruner(model: nn.Module, settings: SparseSettings, ignored: list[nn.Module], opaques: Opaques) -> Any:
+    common: dict[str, Any] = {
+        "importance": tp.importance.GroupMagnitudeImportance(p=2, normalizer=None),
+        "reg": settings.strength,
+        "ignored_layers": ignored,
+        "num_heads": heads_of(model),
+        "out_channel_groups": {},
+        "in_channel_groups": {},
+        "root_module_types": list(ROOTS),
+        "customized_pruners": opaques.customized_pruners,
+    }
+    image = torch.zeros(1, 3, TRACE_SIZE, TRACE_SIZE)
+    if settings.kind == "growing-reg":
+        return tp.pruner.GrowingRegPruner(model, image, delta_reg=settings.strength, **common)
+    return tp.pruner.GroupNormPruner(model, image, **common)

@@ -193,8 +193,9 @@ class Pruning:
         if file.exists():
             return load_checkpoint(file).model
         learner = SparseLearner(
-            model, self._pruner(model).graph.outputs, sparse, self._task.ignore_index, self._task.num_classes
-        )
+            model, self._pruner(model).graph.outputs, sparse, self._task.ignore_index, self._task.num_classes,
+            leave_out=self.settings.leave_out, seconds=self.settings.graph_seconds,
+        )  # fmt: skip
         self._learn(learner, sparse, "sparse", "Sparse training")
         save_checkpoint(file, model, self.teacher.card)
         return model

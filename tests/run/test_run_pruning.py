@@ -148,6 +148,29 @@ def test_sparse_training_is_part_of_a_run(teacher: Checkpoint, scenes: Path, tmp
     assert all(torch.equal(before[name], value) for name, value in load_copy(teacher).state_dict().items())
 
 
+def test_sparse_training_leaves_out_what_pruning_does(
+    teacher: Checkpoint, scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The gradient of the regulariser alone, before the optimiser's step, on a layer beside and one inside."""
+    pushed: dict[str, bool] = {}
+
+    class Watching(SparseLearner):
+        def regularise(self) -> None:
+            before = {name: p.grad.clone() for name, p in self.model.named_parameters() if p.grad is not None}
+            super().regularise()
+            after = {name: p.grad for name, p in self.model.named_parameters()}
+            pushed.update({name: not torch.equal(value, after[name]) for name, value in before.items()})
+
+    monkeypatch.setattr(pruning, "SparseLearner", Watching)
+    made(
+        teacher, scenes, tmp_path / "a",
+        ratio=0.3, leave_out=("refinement",), sparse={**SHORT, "kind": "group-lasso", "strength": 0.1},
+    )  # fmt: skip
+    inside = {name for name in pushed if name.startswith("refinement.")}
+    assert inside and not any(pushed[name] for name in inside)
+    assert pushed["stem.0.0.weight"]
+
+
 def load_copy(teacher: Checkpoint) -> torch.nn.Module:
     import copy
 
