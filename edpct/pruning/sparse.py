@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
 import torch_pruning as tp
-from torch import nn
+from torch import Tensor, nn
 
 from edpct.pruning.graph import ROOTS, TRACE_SIZE, heads_of
 from edpct.pruning.guard import Opaques, left_out, time_limit
@@ -51,6 +51,23 @@ class SparseLearner(SupervisedLearner):
         # What is left out is a network's own again, and no longer in the graph; the groups hold the layers themselves.
         pruner._groups = [group for group in pruner._groups if not opaques.touched(group)]
         self._pruner = (pruner,)  # in a tuple: it is no part of the network
+
+    def get_extra_state(self) -> dict[str, Any]:
+        """For a resume point: steps taken, and how far the regularisation of each group has grown."""
+        return {"steps": self._steps, "grown": {name: grown[group] for name, group, grown in self._growing()}}
+
+    def set_extra_state(self, state: dict[str, Any]) -> None:
+        """What :meth:`get_extra_state` returned."""
+        self._steps = state["steps"]
+        for name, group, grown in self._growing():
+            grown[group] = state["grown"][name]
+
+    def _growing(self) -> Iterator[tuple[str, Any, dict[Any, Tensor]]]:
+        """Every group by the name of the layer it is reached from, and where its growing regularisation is kept."""
+        pruner = self._pruner[0]
+        names = {module: name for name, module in self.model.named_modules()}
+        for group in pruner._groups if self._kind == "growing-reg" else ():
+            yield names[group[0].dep.target.module], group, pruner.group_reg
 
     def regularise(self) -> None:
         """Add the regulariser's gradient to what the loss left."""
