@@ -35,7 +35,7 @@ from edpct.training.averaging import moving_average
 from edpct.training.crops import CropDataset, crop_loader
 from edpct.training.interrupt import interrupts_held
 from edpct.training.log import MIOU, RATE, SECONDS, SPEED, STEP, TrainingLog, iou_columns
-from edpct.training.objective import Learner
+from edpct.training.objective import Learner, single_crops_explained
 from edpct.training.processes import (
     copy_from_main,
     from_main,
@@ -134,7 +134,7 @@ class Training:
         or those that validated best, as the settings say.
 
         Raises:
-            TrainingError: the loss is not finite, or another process is gone.
+            TrainingError: the loss is not finite, a part of a batch is too small, or another process is gone.
             RunError: a resume point or the log cannot be written.
         """
         self.began = time.monotonic()
@@ -204,7 +204,8 @@ class Training:
         # What a network draws (dropout) is a function of seed and step, so that a resumed run draws the same.
         drawn = np.random.SeedSequence((self.seed, self.step, self.accelerator.process_index))
         torch.manual_seed(int(drawn.generate_state(1)[0]))
-        values = self._backward(images, labels)
+        with single_crops_explained():
+            values = self._backward(images, labels)
         if not math.isfinite(values[LOSS]):
             raise TrainingError(
                 f"The loss became {values[LOSS]} at step {self.step + 1}.",

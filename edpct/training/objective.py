@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from edpct.errors import TrainingError
 
 
 class TappedNetwork(Protocol):
@@ -31,6 +34,24 @@ class Learner(nn.Module):
 
     def regularise(self) -> None:
         """Change the gradients before the optimiser's step; nothing, unless a learner wants it."""
+
+
+@contextmanager
+def single_crops_explained() -> Iterator[None]:
+    """Turn what batch normalisation says of one value a channel, which has no variance, into one sentence.
+
+    Raises:
+        TrainingError: a forward pass had one crop, and its network normalises what a global pooling left of it.
+    """
+    try:
+        yield
+    except ValueError as error:
+        if "more than 1 value per channel" not in str(error):
+            raise
+        raise TrainingError(
+            "This network cannot learn from one crop at a time: it has batch normalisation behind a global pooling.",
+            "Raise batch, lower accumulate or take fewer processes, so that every part of a batch has two crops.",
+        ) from error
 
 
 def dice_loss(logits: Tensor, labels: Tensor, ignore_index: int) -> Tensor:

@@ -145,6 +145,42 @@ def test_more_parts_than_crops_are_refused(dataset: Dataset, tmp_path: Path) -> 
         fit(Plain(), dataset, tmp_path, None, asked(accumulate=3))
 
 
+class _Pooled(Plain):
+    """Adds what batch normalisation makes of the mean over a crop, as the image pooling of DeepLabV3 does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.pool = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Conv2d(3, 7, 1), nn.BatchNorm2d(7))
+
+    def forward(self, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
+        return label_terms(self.model(images) + self.pool(images), labels, IGNORE, 0.0)
+
+
+@pytest.mark.parametrize(("batch", "accumulate"), [(1, 1), (2, 2), (3, 2)])
+def test_a_network_that_needs_two_crops_at_a_time_says_so(
+    dataset: Dataset, tmp_path: Path, batch: int, accumulate: int
+) -> None:
+    with pytest.raises(TrainingError) as refusal:
+        fit(_Pooled(), dataset, tmp_path, None, asked(batch=batch, accumulate=accumulate))
+    assert str(refusal.value) == (
+        "This network cannot learn from one crop at a time: it has batch normalisation behind a global pooling. "
+        "Raise batch, lower accumulate or take fewer processes, so that every part of a batch has two crops."
+    )
+
+
+def test_two_crops_at_a_time_are_enough(dataset: Dataset, tmp_path: Path) -> None:
+    assert fit(_Pooled(), dataset, tmp_path, None, asked(batch=4, accumulate=2, steps=1)).measures
+
+
+def test_another_error_of_a_network_stays_what_it_is(dataset: Dataset, tmp_path: Path) -> None:
+    class Failing(Plain):
+        def forward(self, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
+            raise ValueError("something else")
+
+    with pytest.raises(ValueError, match=r"^something else$"):
+        fit(Failing(), dataset, tmp_path)
+
+
 # ---- boundary loss
 
 
