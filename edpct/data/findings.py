@@ -57,6 +57,14 @@ def _split_errors(name: Split, check: DataCheck, structure: str) -> list[Finding
         found.append(_error(f"There are no {name} images in the layout '{check.layout}'.", structure))
     elif not split.usable:
         found.append(_error(f"None of the {split.images} {name} images can be used.", "Mend what is listed."))
+    elif not any(split.class_pixels.values()):
+        effect = "there is nothing to learn from" if name == "train" else "there is nothing to score on"
+        found.append(
+            _error(
+                f"Every pixel of the {name} masks is ignored: {effect}.",
+                "Check the masks, the class table and its ignore index.",
+            )
+        )
     if split.problems:
         files = "1 file" if len(split.problems) == 1 else f"{len(split.problems)} files"
         found.append(_error(f"{files} of {name} cannot be used.", split.problems[0].hint or "Replace what is listed."))

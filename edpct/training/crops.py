@@ -17,7 +17,7 @@ from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as tvf
 
 from edpct.data.samples import Dataset
-from edpct.errors import EdpctError
+from edpct.errors import EdpctError, TrainingError
 from edpct.progress import Progress
 from edpct.recipe import OptimiseSettings
 from edpct.task import Preprocessing
@@ -61,19 +61,30 @@ class CropDataset(TorchDataset):
 
         Returns:
             The chance of each image to be drawn, and what :func:`_shown_in_blocks` says of it.
+
+        Raises:
+            DataError: an image or mask cannot be used.
+            TrainingError: every pixel is ignored.
         """
         areas = np.zeros(len(self.samples))
+        learnable = False
         shown = []
         room = CACHE_BYTES
         with progress.task("Reading images", len(self.samples)) as update:
             for index, sample in enumerate(self.samples):
                 image, labels = self.dataset.read(sample)
                 areas[index] = labels.size
+                learnable = learnable or bool((labels != self.dataset.task.ignore_index).any())
                 shown.append(_shown_in_blocks(labels, self.dataset.task.num_classes))
                 room -= image.nbytes + labels.nbytes
                 if room > 0:
                     self.cache[index] = (image, labels)
                 update(index + 1, "")
+        if not learnable:
+            raise TrainingError(
+                f"There is nothing to learn from in {self.dataset.root}: every pixel of the train masks is ignored.",
+                "Check the masks, the class table and its ignore index.",
+            )
         chances = areas**self.settings.area_power
         return chances / chances.sum(), shown
 

@@ -67,7 +67,7 @@ class Training:
         title: what progress calls it.
 
     Raises:
-        TrainingError: a resume point does not fit, or a batch has fewer crops than parts.
+        TrainingError: a resume point does not fit, a batch has fewer crops than parts, or all labels are ignored.
         DataError: an image or mask of either split cannot be used.
         MissingPackageError: TensorBoard is asked for and not installed.
     """

@@ -595,6 +595,24 @@ def test_a_file_where_the_teacher_should_go(edpct: Edpct, scenes: Path, tmp_path
     assert out.read_text() == "a file"
 
 
+def test_a_train_split_that_is_ignored_throughout(edpct: Edpct, scenes: Path, tmp_path: Path) -> None:
+    """By training and by the check before it; one labelled pixel is something to learn from."""
+    data = Path(shutil.copytree(scenes, tmp_path / "data"))
+    masks = sorted((data / "train/masks").iterdir())
+    ignored = np.full((128, 128), 255, np.uint8)
+    for mask in masks:
+        Image.fromarray(ignored).save(mask)
+    train = ("train", "--data", data, "--out", tmp_path / "out", *SMALL_TRAINING)
+    refused(edpct(*train), f"There is nothing to learn from in {data}: every pixel of the train masks is ignored.")
+    assert not (tmp_path / "out/teacher.pt").exists()
+    checked = edpct("data", "check", data)
+    refused(checked, f"{data} has 1 problem, see above.")
+    assert "error: Every pixel of the train masks is ignored: there is nothing to learn from." in checked.out
+    ignored[5, 7] = 0
+    Image.fromarray(ignored).save(masks[-1])
+    assert edpct(*train).code == 0
+
+
 def test_a_teacher_of_other_settings_is_not_overwritten(edpct: Edpct, scenes: Path, tmp_path: Path) -> None:
     made = edpct("train", "--data", scenes, "--out", tmp_path / "out", *SMALL_TRAINING)
     assert made.code == 0, made.err

@@ -78,6 +78,11 @@ def _remove_val(root: Path) -> None:
         path.unlink()
 
 
+def _ignore(root: Path, split: str) -> None:
+    for mask in (root / split / "masks").iterdir():
+        save(mask, np.full((SIDE, SIDE), 255, np.uint8))
+
+
 def _copy_into_val(root: Path) -> None:
     save(root / "val/images/50.png", np.roll(_scene(1), (-31, 0), (0, 1)))
 
@@ -88,6 +93,11 @@ def _copy_into_val(root: Path) -> None:
         (_break_image, "1 file of train cannot be used."),
         (_resize_mask, "1 file of train cannot be used."),
         (_remove_val, "There are no val images in the layout 'folder'."),
+        (
+            lambda root: _ignore(root, "train"),
+            "Every pixel of the train masks is ignored: there is nothing to learn from.",
+        ),
+        (lambda root: _ignore(root, "val"), "Every pixel of the val masks is ignored: there is nothing to score on."),
         (_copy_into_val, "1 of 1 val images show ground that is in train: 88 % of val/images/50.png is in "),
     ],
 )
