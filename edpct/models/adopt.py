@@ -10,13 +10,12 @@ from torch import Tensor, nn
 
 from edpct.card import Card, DataSource
 from edpct.errors import CheckpointError
-from edpct.models.architecture import build_network, count_macs, count_parameters
+from edpct.models.architecture import build_network, counted
 from edpct.models.checkpoint import refuse_not_finite
 from edpct.models.factory import trust
 from edpct.models.foreign import Foreign
 from edpct.models.names import parse_model
 from edpct.models.tensor_file import read_tensor_file
-from edpct.models.zoo import first_line
 from edpct.task import Task
 
 WRAPPINGS = ("state_dict", "model_state_dict", "model")  # what training scripts put a state_dict under
@@ -38,7 +37,8 @@ def adopt(model: str, weights: Path | None, task: Task, data: DataSource | None)
         The network in eval mode on the CPU, and its card.
 
     Raises:
-        CheckpointError: unknown name, a factory that cannot be used, weights that are not this network's or not finite.
+        CheckpointError: unknown name, a factory that cannot be used, weights that are not this network's or not finite,
+            or an input size that it does not take.
         MissingPackageError: the package that has the network is not installed.
     """
     architecture = parse_model(model, task.num_classes)
@@ -47,15 +47,7 @@ def adopt(model: str, weights: Path | None, task: Task, data: DataSource | None)
     network = build_network(architecture).eval()
     if weights is not None:
         load_weights(network, weights, model)
-    size = task.preprocessing
-    try:
-        macs = count_macs(network, size.height, size.width)
-    except Exception as error:  # whatever the network raises
-        raise CheckpointError(
-            f"{model} cannot run on an image of {size.height}x{size.width} pixels ({first_line(error)}).",
-            "Choose another input size.",
-        ) from error
-    return network, Card(network=model, task=task, parameters=count_parameters(network), macs=macs, data=data)
+    return network, counted(Card(network=model, task=task, parameters=0, macs=0, data=data), network)
 
 
 def load_weights(network: nn.Module, path: Path, name: str) -> None:

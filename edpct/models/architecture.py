@@ -10,13 +10,14 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from edpct.card import Card
 from edpct.errors import CheckpointError
 from edpct.models.attention import make_prunable
 from edpct.models.dpctnet import DPCTNet, DPCTNetConfig
 from edpct.models.factory import FactoryConfig, build_from_factory
 from edpct.models.fit import fit_from_inputs, fit_network
 from edpct.models.foreign import TRIAL_SIZES, Foreign
-from edpct.models.zoo import SmpConfig, TorchvisionConfig, build_smp, build_torchvision
+from edpct.models.zoo import SmpConfig, TorchvisionConfig, build_smp, build_torchvision, first_line
 
 
 class Architecture(BaseModel):
@@ -171,3 +172,20 @@ def count_macs(model: nn.Module, height: int, width: int) -> int:
         torch.backends.mha.set_fastpath_enabled(was_fast)
         model.train(was_training)
     return int(counter.get_total_flops()) // 2
+
+
+def counted(card: Card, model: nn.Module) -> Card:
+    """The card with the network's parameters, and with its MACs at the card's input size.
+
+    Raises:
+        CheckpointError: the network cannot run at that size.
+    """
+    size = card.task.preprocessing
+    try:
+        macs = count_macs(model, size.height, size.width)
+    except Exception as error:  # whatever the network raises
+        raise CheckpointError(
+            f"{card.network} cannot run on an image of {size.height}x{size.width} pixels ({first_line(error)}).",
+            "Choose another input size.",
+        ) from error
+    return card.model_copy(update={"parameters": count_parameters(model), "macs": macs})

@@ -18,7 +18,7 @@ from edpct.errors import ExportError
 from edpct.export.fuse import fuse
 from edpct.export.onnx_export import export_onnx
 from edpct.export.parity import Parity, check_parity
-from edpct.models.architecture import count_macs, count_parameters
+from edpct.models.architecture import counted
 from edpct.models.checkpoint import load_checkpoint
 from edpct.progress import Progress
 from edpct.recipe import ExportRecipe, FuseSettings
@@ -58,12 +58,12 @@ def export(
         data: dataset folder; None: where the checkpoint says that its data lay, else noise is compared.
 
     Raises:
-        CheckpointError, ExportError: it cannot be loaded, exported or fused, or computes something else than torch.
+        CheckpointError, ExportError: it cannot be loaded, run at this size, exported or fused, or computes something
+            else than torch.
     """
     found = load_checkpoint(checkpoint)
     task = found.card.task if recipe.export.size is None else found.card.task.at_size(*recipe.export.size)
-    macs = count_macs(found.model, task.preprocessing.height, task.preprocessing.width)
-    card = found.card.model_copy(update={"task": task, "parameters": count_parameters(found.model), "macs": macs})
+    card = counted(found.card.model_copy(update={"task": task}), found.model)
     known = data is not None or (card.data is not None and Path(card.data.directory).is_dir())
     dataset = dataset_of(card, data, layout, checkpoint) if known else None
     images, truth = _windows(dataset, task)

@@ -10,7 +10,7 @@ from typing import Any
 from edpct.bench.report.tables import Table, markdown_table
 from edpct.card import Card
 from edpct.data.fingerprint import data_fingerprint
-from edpct.models.architecture import count_macs, count_parameters
+from edpct.models.architecture import counted
 from edpct.models.checkpoint import load_checkpoint, save_checkpoint
 from edpct.progress import Progress
 from edpct.pruning.widths import LayerWidth, widths_of_paths
@@ -60,12 +60,12 @@ def prune(
 
     def work(desk: Desk) -> dict[str, Any]:
         checkpoint = load_checkpoint(teacher)
-        source = type(checkpoint)(checkpoint.model, checkpoint.architecture, _counted(card, checkpoint.model))
+        source = type(checkpoint)(checkpoint.model, checkpoint.architecture, counted(card, checkpoint.model))
         pruning = Pruning(
             source, recipe.prune, dataset, recipe.seed, desk.workspace, desk.progress, recipe.export, recipe.bench
         )
         model = pruning.run()
-        pruned = _counted(card.model_copy(update={"network": f"{card.network}, pruned"}), model)
+        pruned = counted(card.model_copy(update={"network": f"{card.network}, pruned"}), model)
         save_checkpoint(desk.workspace / WEIGHTS, model, pruned)
         return {**pruning.facts, "teacher": source.card.model_dump(mode="json"), "card": pruned.model_dump(mode="json")}
 
@@ -86,12 +86,6 @@ def prune(
         found.table.write_text(_markdown(found), encoding="utf-8")
         (out / "pruned.json").write_text(json.dumps(done.facts, indent=1) + "\n", encoding="utf-8")
     return found
-
-
-def _counted(card: Card, model: Any) -> Card:
-    size = card.task.preprocessing
-    macs = count_macs(model, size.height, size.width)
-    return card.model_copy(update={"parameters": count_parameters(model), "macs": macs})
 
 
 def tables_of(found: PrunedNetwork) -> list[Table]:

@@ -25,7 +25,7 @@ from edpct.export.fuse import fuse
 from edpct.export.layers import int8_share, layers_of
 from edpct.export.onnx_export import export_onnx
 from edpct.export.parity import check_parity
-from edpct.models.architecture import count_macs, count_parameters
+from edpct.models.architecture import counted
 from edpct.models.checkpoint import load_checkpoint, save_checkpoint
 from edpct.pruning.sensitivity import load_sensitivity
 from edpct.recipe import CompressRecipe
@@ -138,14 +138,8 @@ def pruning_packages(recipe: CompressRecipe) -> tuple[str, ...]:
 
 def _teacher(source: Path, card: Card, desk: Desk) -> dict[str, Any]:
     model = load_checkpoint(source).model
-    save_checkpoint(desk.workspace / WEIGHTS, model, _recount(card, model))
+    save_checkpoint(desk.workspace / WEIGHTS, model, counted(card, model))
     return {}
-
-
-def _recount(card: Card, model: torch.nn.Module, **changes: Any) -> Card:
-    size = card.task.preprocessing
-    macs = count_macs(model, size.height, size.width)
-    return card.model_copy(update={"parameters": count_parameters(model), "macs": macs, **changes})
 
 
 def _prune(recipe: CompressRecipe, dataset: Dataset, desk: Desk) -> dict[str, Any]:
@@ -154,7 +148,7 @@ def _prune(recipe: CompressRecipe, dataset: Dataset, desk: Desk) -> dict[str, An
         teacher, recipe.prune, dataset, recipe.seed, desk.workspace, desk.progress, recipe.export, recipe.bench
     )
     model = pruning.run()
-    card = _recount(teacher.card, model, network=f"{teacher.card.network}, pruned")
+    card = counted(teacher.card.model_copy(update={"network": f"{teacher.card.network}, pruned"}), model)
     save_checkpoint(desk.workspace / WEIGHTS, model, card)
     desk.progress.say(
         f"  {card.macs / 1e9:.2f} of {teacher.card.macs / 1e9:.2f} GMACs ({card.macs / teacher.card.macs:.1%}) and "
@@ -174,7 +168,8 @@ def _distil(recipe: CompressRecipe, dataset: Dataset, desk: Desk) -> dict[str, A
         seed=recipe.seed, workspace=desk.workspace, fingerprint=desk.workspace.name, progress=desk.progress,
         title="Distilling",
     ).run()  # fmt: skip
-    card = _recount(student.card, student.model, network=_student_name(teacher.card.network))
+    name = _student_name(teacher.card.network)
+    card = counted(student.card.model_copy(update={"network": name}), student.model)
     save_checkpoint(desk.workspace / WEIGHTS, student.model, card)
     return history.as_dict()
 

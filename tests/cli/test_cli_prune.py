@@ -25,6 +25,18 @@ class Small(nn.Module):
     def forward(self, x):
         return {"out": self.head(torch.relu(self.body(self.stem(x))))}
 
+class OfOneSize(nn.Module):
+    def __init__(self, num_classes):
+        super().__init__()
+        self.patches, self.head = nn.Conv2d(3, 32, 8, 8), nn.Conv2d(32, num_classes, 1)
+        self.positions = nn.Parameter(torch.zeros(1, 32, 8, 8))
+
+    def forward(self, x):
+        return self.head(self.patches(x) + self.positions)
+
+def of_one_size(num_classes):
+    return OfOneSize(num_classes)
+
 def make(num_classes):
     return Small(num_classes)
 
@@ -212,6 +224,28 @@ def test_a_factory_that_makes_no_segmentation_network(
     run: Run, factory: str, scenes: Path, function: str, what: str
 ) -> None:
     refused(run("prune", "--model", f"{factory}:{function}", "--data", scenes, "--out", "run"), what)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("export", "--checkpoint", "net.pt", "--out", "net.onnx"),
+        ("prune", "--teacher", "net.pt", "--out", "run"),
+        ("compress", "--teacher", "net.pt", "--out", "run"),
+    ],
+    ids=lambda command: command[0],
+)
+def test_a_size_that_a_network_does_not_take(run: Run, factory: str, scenes: Path, command: tuple[str, ...]) -> None:
+    """Its embedding of positions is of 64 x 64 pixels."""
+    from edpct.data.scenes import SCENE_TASK
+    from edpct.models.adopt import adopt
+    from edpct.models.checkpoint import save_checkpoint
+
+    sys.path.insert(0, str(Path.cwd()))
+    save_checkpoint(Path("net.pt"), *adopt(f"{factory}:of_one_size", None, SCENE_TASK.at_size(64, 64), None))
+    done = run(*command, "--data", scenes, "--size", 96)
+    refused(done, f"{factory}:of_one_size cannot run on an image of 96x96 pixels (RuntimeError: The size of tensor")
+    assert "Choose another input size." in done.err and not Path("net.onnx").exists()
 
 
 @pytest.mark.parametrize(
