@@ -10,7 +10,7 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError
 
 from edpct.errors import DataError, UnknownLabelsError
 from edpct.task import Task
@@ -20,6 +20,17 @@ Labels = NDArray[np.uint8]
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp")
 # Larger than any single aerial frame; rasters beyond it are for windowed reading.
 MAX_PIXELS = 400_000_000
+# What is done to an image for each orientation that its EXIF data may say; 1 is upright.
+TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+LYING = (5, 6, 7, 8)  # height is width
 
 
 @dataclass(frozen=True)
@@ -31,7 +42,7 @@ class Sample:
 
 
 def read_image(path: Path) -> NDArray[np.uint8]:
-    """An image file as (H, W, 3), uint8, RGB.
+    """An image file as (H, W, 3), uint8, RGB, turned as its EXIF data says.
 
     Raises:
         DataError: missing, damaged, too large, or not 8 bits a channel.
@@ -41,7 +52,9 @@ def read_image(path: Path) -> NDArray[np.uint8]:
 
 
 def read_size(path: Path) -> tuple[int, int]:
-    """Height and width of an image file, in pixels, from its header alone.
+    """Height and width of an image file as :func:`read_image` gives it, in pixels, from its header alone.
+
+    Of a PNG, EXIF data behind the pixels are not looked for.
 
     Raises:
         DataError: it cannot be read.
@@ -50,7 +63,10 @@ def read_size(path: Path) -> tuple[int, int]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # said where its pixels are read
             with Image.open(path) as image:
-                return image.height, image.width
+                size = image.height, image.width
+                if image.format != "TIFF" and _orientation(image) in LYING:  # a TIFF is turned by Pillow already
+                    return size[::-1]
+                return size
     except (OSError, SyntaxError, Image.DecompressionBombError) as error:
         raise DataError(f"{path} cannot be read as an image.", "Copy it again.") from error
 
@@ -119,7 +135,7 @@ class Dataset:
 
 
 def read_mask(path: Path) -> Image.Image:
-    """A mask file as a Pillow image, pixels loaded.
+    """A mask file as a Pillow image, pixels loaded, turned as its EXIF data says.
 
     Raises:
         DataError: missing or damaged.
@@ -137,13 +153,25 @@ def _open(path: Path, what: str) -> Image.Image:
                 if image.mode.startswith(("I", "F")) and what == "image":
                     raise DataError(f"The image {path} has more than 8 bits a channel.", "Convert it to 8-bit RGB.")
                 image.load()
-                return image.copy()
+                turn = TURNS.get(_orientation(image))
+                return image.copy() if turn is None else image.transpose(turn)
     except FileNotFoundError as error:
         raise DataError(f"There is no {what} {path}.") from error
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
         raise DataError(f"The {what} {path} is too large to be read whole.", "Cut it into tiles first.") from error
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
         raise DataError(f"The {what} {path} cannot be read: damaged, cut short, or no image.") from error
+
+
+def _orientation(image: Image.Image) -> int:
+    """What the EXIF data say that were read so far; 1 where there are none, or they are damaged."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            # Not image.getexif(): that of a PNG would decode all pixels to look behind them.
+            return int(Image.Image.getexif(image).get(ExifTags.Base.Orientation, 1))
+    except Exception:  # damaged in many ways; the pixels are whole
+        return 1
 
 
 def check_labels(labels: Labels, task: Task, path: Path) -> None:

@@ -17,6 +17,7 @@ from edpct.data.samples import (
     pair_up,
     read_image,
     read_mask,
+    read_size,
 )
 from edpct.errors import DataError
 from edpct.task import ClassInfo, Task
@@ -89,6 +90,58 @@ def test_images_and_masks_are_paired_by_stem(tmp_path: Path) -> None:
         Sample(images / "a.jpg", masks / "a.png"),
         Sample(images / "b.jpg", masks / "b.png"),
     )
+
+
+def _stored(shown: np.ndarray, orientation: int) -> np.ndarray:
+    """How a camera that is held otherwise stores what is to be seen: first row and column as EXIF 2.32 names them."""
+    rows_are_columns = shown.swapaxes(0, 1)
+    return {
+        1: shown,
+        2: shown[:, ::-1],  # top, right
+        3: shown[::-1, ::-1],  # bottom, right
+        4: shown[::-1],  # bottom, left
+        5: rows_are_columns,  # left, top
+        6: rows_are_columns[::-1],  # right, top
+        7: rows_are_columns[::-1, ::-1],  # right, bottom
+        8: rows_are_columns[:, ::-1],  # left, bottom
+    }[orientation]
+
+
+def _orientation(number: int) -> Image.Exif:
+    exif = Image.Exif()
+    exif[0x0112] = number
+    return exif
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("suffix", [".png", ".tif", ".webp"])
+def test_an_image_is_turned_as_it_is_displayed(tmp_path: Path, suffix: str, orientation: int) -> None:
+    path = tmp_path / f"a{suffix}"
+    options = {".tif": {"tiffinfo": {274: orientation}}}.get(suffix, {"exif": _orientation(orientation)})
+    Image.fromarray(_stored(RGB, orientation)).save(path, lossless=True, **options)
+    assert np.array_equal(read_image(path), RGB)
+    assert read_size(path) == RGB.shape[:2]
+
+
+def test_a_mask_drawn_on_the_image_as_displayed_fits(tmp_path: Path) -> None:
+    mask = np.random.default_rng(2).integers(0, 3, RGB.shape[:2], np.uint8)
+    dataset = _dataset(tmp_path, RGB, mask)
+    Image.fromarray(_stored(RGB, 6)).save(tmp_path / "image.png", exif=_orientation(6))
+    image, labels = dataset.read(dataset.train[0])
+    assert np.array_equal(image, RGB) and np.array_equal(labels, mask)
+    indexed = Image.fromarray(_stored(mask, 8)).convert("P")  # one that says itself how it was stored
+    indexed.putpalette([0, 0, 0, 255, 0, 0, 0, 255, 0])
+    indexed.save(tmp_path / "mask.png", exif=_orientation(8))
+    assert np.array_equal(dataset.read(dataset.train[0])[1], mask)
+
+
+@pytest.mark.parametrize(
+    "exif", [b"Exif\0\0nonsense", b"Exif\0\0II*\0\xff\xff\xff\xff", b"Exif\0\0II*\0\x08\0\0\0\x05\0"]
+)
+@pytest.mark.filterwarnings("error")
+def test_an_image_with_damaged_exif_data_is_read_as_it_lies(tmp_path: Path, exif: bytes) -> None:
+    Image.fromarray(RGB).save(tmp_path / "a.png", exif=exif)
+    assert np.array_equal(read_image(tmp_path / "a.png"), RGB) and read_size(tmp_path / "a.png") == RGB.shape[:2]
 
 
 # ---- what is wrong
