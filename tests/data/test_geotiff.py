@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -75,6 +76,16 @@ def test_masks_of_class_colours_are_read(tmp_path: Path) -> None:
     red = (10 * (LABELS + 1)).astype(np.uint8)
     _write(root / "train/masks/a.tif", np.concatenate([red, red * 0, red * 0]))
     assert np.array_equal(_read(root)[1], LABELS[0])
+
+
+def test_classes_of_one_colour_are_refused_in_masks_of_colours_only(tmp_path: Path) -> None:
+    root = _pairs(tmp_path)
+    classes = [{"name": name, "colour": [10, 0, 0]} for name in ("land", "sea")]
+    (root / "classes.json").write_text(json.dumps({"classes": classes}))
+    assert np.array_equal(_read(root)[1], LABELS[0])
+    red = np.full_like(LABELS, 10)
+    _write(root / "train/masks/a.tif", np.concatenate([red, red * 0, red * 0]))
+    assert "The classes 'land' and 'sea' have the same colour #0A0000," in _refusal(root)
 
 
 def test_near_infrared_is_left_out_and_bands_are_taken_by_their_meaning(tmp_path: Path) -> None:

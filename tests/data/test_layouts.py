@@ -111,6 +111,24 @@ def test_an_unknown_colour_is_refused_when_its_mask_is_read(tmp_path: Path) -> N
     )
 
 
+def test_classes_of_one_colour_are_refused_in_masks_of_colours_only(tmp_path: Path) -> None:
+    for name in ("indices", "colours"):
+        (tmp_path / name).mkdir()
+    table = json.dumps({"classes": [*CLASSES, {"name": "lake", "colour": [0, 0, 255]}]})
+    indices = _folder(tmp_path / "indices", Image.fromarray(2 * LABELS))
+    colours = _folder(tmp_path / "colours", Image.fromarray(COLOURS[LABELS]))
+    for root in (indices, colours):
+        (root / "classes.json").write_text(table)
+    dataset = open_dataset(indices)
+    assert np.array_equal(dataset.read(dataset.train[0])[1], 2 * LABELS)
+    dataset = open_dataset(colours)
+    with pytest.raises(DataError) as caught:
+        dataset.read(dataset.train[0])
+    assert caught.value.what == (
+        "The classes 'sea' and 'lake' have the same colour #0000FF, so that a mask of colours does not tell them apart."
+    )
+
+
 @pytest.mark.parametrize("mode", ["1", "I;16"])
 def test_masks_of_other_pixel_formats_are_refused(tmp_path: Path, mode: str) -> None:
     mask = Image.fromarray(LABELS.astype(bool)) if mode == "1" else Image.fromarray(LABELS.astype(np.uint16))

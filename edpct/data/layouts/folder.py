@@ -7,7 +7,7 @@ from pathlib import Path
 
 from edpct.data.layouts import CLASS_FILE
 from edpct.data.layouts.geotiff import recognise as is_georeferenced
-from edpct.data.layouts.masks import colours_of, read_class_table, read_indices_or_colours
+from edpct.data.layouts.masks import read_class_table, read_indices_or_colours
 from edpct.data.samples import Dataset, Sample, Split, pair_up
 
 
@@ -19,7 +19,7 @@ def open_layout(root: Path) -> Dataset:
         images = root / split / "images"
         return pair_up(images, root / split / "masks") if images.is_dir() else ()
 
-    decode = partial(read_indices_or_colours, colours_of(task))
+    decode = partial(read_indices_or_colours, task)
     return Dataset(root, "folder", task, samples("train"), samples("val"), decode)
 
 

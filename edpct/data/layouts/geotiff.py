@@ -20,9 +20,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from edpct.data.layouts import CLASS_FILE
-from edpct.data.layouts.masks import Colours, colours_of, read_class_table
+from edpct.data.layouts.masks import colours_of, read_class_table
 from edpct.data.samples import MAX_PIXELS, Dataset, Labels, Sample, Split, decode_colours, list_images, pair_up
 from edpct.errors import DataError, MissingPackageError
+from edpct.task import Task
 
 GEO_TAGS = (33550, 34264, 34735)  # pixel scale, transformation, key directory: TIFF tags of OGC GeoTIFF 1.1
 SUFFIXES = (".tif", ".tiff")
@@ -48,7 +49,7 @@ def open_layout(root: Path) -> Dataset:
         task,
         samples("train"),
         samples("val"),
-        decode_mask=partial(_read_mask, colours_of(task), task.ignore_index),
+        decode_mask=partial(_read_mask, task),
         decode_image=_read_image,
         decode_size=_read_size,
         reconcile=partial(_reconcile, task.ignore_index),
@@ -123,13 +124,14 @@ def _colour_bands(file: Any) -> list[int]:
     return [1, 2, 3]
 
 
-def _read_mask(colours: Colours, ignore_index: int, path: Path) -> Labels:
+def _read_mask(task: Task, path: Path) -> Labels:
     with _opened(path, "mask") as file:
         valid = file.dataset_mask() > 0
         if file.count >= 3:
             rgb = file.read([1, 2, 3])
             if rgb.dtype != np.uint8:
                 raise DataError(f"The mask {path} holds {rgb.dtype} values.", "Save it as 8-bit indices or RGB.")
+            colours = colours_of(task)
             rgb[:, ~valid] = np.array(next(iter(colours)), np.uint8)[:, None]  # replaced below, whatever it was
             labels = decode_colours(rgb.transpose(1, 2, 0), colours, path)
         else:
@@ -141,7 +143,7 @@ def _read_mask(colours: Colours, ignore_index: int, path: Path) -> Labels:
                     "Save it as 8-bit indices or RGB.",
                 )
             labels = indices.astype(np.uint8)
-    labels[~valid] = ignore_index
+    labels[~valid] = task.ignore_index
     return labels
 
 

@@ -44,8 +44,22 @@ def read_class_table(root: Path) -> Task:
 
 
 def colours_of(task: Task) -> Colours:
-    """Label of each class's colour."""
-    return {c.colour: label for label, c in enumerate(task.classes)}
+    """Label of each class's colour.
+
+    Raises:
+        DataError: two classes have the same; a mask of indices tells them apart all the same.
+    """
+    colours: Colours = {}
+    for label, info in enumerate(task.classes):
+        if info.colour in colours:
+            other, code = task.names[colours[info.colour]], "#{:02X}{:02X}{:02X}".format(*info.colour)
+            raise DataError(
+                f"The classes '{other}' and '{info.name}' have the same colour {code}, so that a mask of colours does "
+                "not tell them apart.",
+                "Give every class a colour of its own, or save the masks as class indices.",
+            )
+        colours[info.colour] = label
+    return colours
 
 
 def read_coloured(colours: Colours, path: Path) -> Labels:
@@ -62,15 +76,15 @@ def decode_mask_image(colours: Colours, mask: Image.Image, path: Path) -> Labels
     return decode_colours(np.asarray(mask.convert("RGB")), colours, path)
 
 
-def read_indices_or_colours(colours: Colours, path: Path) -> Labels:
+def read_indices_or_colours(task: Task, path: Path) -> Labels:
     """A mask of class indices (8-bit grey or palette) or of class colours, as labels, (H, W), uint8.
 
     Raises:
-        DataError: unreadable, of another pixel format, or another colour in it.
+        DataError: unreadable, of another pixel format, of a colour that two classes have, or another colour in it.
     """
     mask = read_mask(path)
     if mask.mode in ("P", "L"):  # palette masks hold the index; the palette is only for looking
         return np.array(mask)
     if mask.mode == "1" or mask.mode.startswith(("I", "F")):
         raise DataError(f"The mask {path} has the pixel format {mask.mode}.", "Save it as 8-bit indices or RGB.")
-    return decode_mask_image(colours, mask, path)
+    return decode_mask_image(colours_of(task), mask, path)
