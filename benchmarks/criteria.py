@@ -19,6 +19,7 @@ from datetime import date
 from pathlib import Path
 
 import torch
+from study import work_of
 
 from edpct.bench.report.make import machine, versions
 from edpct.bench.report.tables import markdown_table
@@ -70,7 +71,8 @@ def main() -> None:
     dataset, progress = open_dataset(asked.data, "dubai"), screen()
     training = OptimiseSettings(steps=asked.steps, lr=asked.lr, validate_every=0)
     variants = [variant for variant in VARIANTS if not asked.only or variant[0] in asked.only]
-    results = list(run(asked.teacher, dataset, variants, asked.macs, training, asked.seeds, asked.work, progress))
+    work = work_of(asked.work, dataset, asked.teacher)
+    results = list(run(asked.teacher, dataset, variants, asked.macs, training, asked.seeds, work, progress))
     if asked.only:
         return
     card = load_checkpoint(asked.teacher).card

@@ -6,8 +6,9 @@ The teacher is pruned once; every way trains that student on the same crops (a s
 Dice, and one loss more. Each loss gets the best of three weights, a third, one and three times that of its authors
 (AKD: all three modes alike), chosen on seed 0 and on val, for all alike; no distillation gets the best of three
 learning rates instead, and the others have that one too. AKD's modes alone, and AKD with KL, are shown below the line:
-they are not searched over. Goes on where it was stopped, also from a committed distillation.json; ``--table`` writes
-the page from what is there. Start it twice with ``--threads 1`` on two cores: the runs are shared out.
+they are not searched over. Goes on where it was stopped, also from a committed distillation.json, with the same teacher
+and share of MACs; ``--table`` writes the page from what is there. Start it twice with ``--threads 1`` on two cores: the
+runs are shared out.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from study import Key, Run, Study, by_seed, made_on, mean_and_spread, train_once, written
+from study import Key, Run, Study, by_seed, made_on, mean_and_spread, take_work, train_once, written
 
 from edpct.bench.report.tables import markdown_table
 from edpct.cli.screen import screen
@@ -32,6 +33,7 @@ from edpct.models.checkpoint import load_checkpoint, save_checkpoint
 from edpct.progress import Silent
 from edpct.pruning.prune import Budget, Pruner
 from edpct.recipe import DistilSettings, PruneSettings
+from edpct.runtimes.artefact import sha256_of
 from edpct.training.validation import validate
 
 NONE, AKD = "no distillation", "AKD"
@@ -83,8 +85,9 @@ def main() -> int:
         torch.set_num_threads(asked.threads)
     try:
         dataset = open_dataset(asked.data, "dubai")
-        asked.work.mkdir(parents=True, exist_ok=True)
-        study = Study(asked.out / "distillation.json", screen())
+        made_of = {"teacher": sha256_of(asked.teacher), "macs": asked.macs}
+        study = Study(asked.out / "distillation.json", screen(), made_of)
+        take_work(asked.work, made_of)
         student = pruned(asked.teacher, asked.macs, asked.work)
         if not asked.table:
             compare(study, student, dataset, asked)

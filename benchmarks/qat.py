@@ -22,6 +22,7 @@ from datetime import date
 from pathlib import Path
 
 import torch
+from study import work_of
 from torch import nn
 
 from edpct.bench.report.make import machine, versions
@@ -88,9 +89,9 @@ def main() -> int:
     try:
         dataset = open_dataset(asked.data, asked.layout)
         teacher = load_checkpoint(asked.teacher)
-        asked.work.mkdir(parents=True, exist_ok=True)
+        work = work_of(asked.work, dataset, asked.teacher, asked.student)
         results = [
-            result(way, seed, teacher, asked.student, dataset, asked.steps, asked.work, screen())
+            result(way, seed, teacher, asked.student, dataset, asked.steps, work, screen())
             for way in WAYS
             for seed in (range(asked.seeds) if way != WAYS[0] else (0,))
         ]

@@ -25,6 +25,7 @@ import torch
 from numpy.typing import NDArray
 from precision import accuracy, public
 from quantiser_ways import LIMIT, WAYS, Material
+from study import work_of
 from torch import nn
 
 from edpct.bench.measure import bench
@@ -73,13 +74,13 @@ def main() -> int:
     asked = parser.parse_args()
     try:
         dataset = open_dataset(asked.data, asked.layout)
-        asked.work.mkdir(parents=True, exist_ok=True)
-        sources = [trained(name, dataset, asked.steps, asked.work, screen()) for name in NETWORKS]
+        work = work_of(asked.work, dataset)
+        sources = [trained(name, dataset, asked.steps, work, screen()) for name in NETWORKS]
         made = {source.stem: dict(quantised(source, dataset, screen())) for source in sources}
         settings = BenchSettings(seconds=asked.seconds, rounds=12)
         load = load_average()
         requests = [request for source in sources for request in rows(source, made[source.stem])]
-        measured = bench(requests, dataset, settings, screen(), asked.work / "journal.jsonl")
+        measured = bench(requests, dataset, settings, screen(), work / "journal.jsonl")
     except EdpctError as error:
         print(f"quantisers: {error}", file=sys.stderr)
         return 2
@@ -91,7 +92,7 @@ def main() -> int:
     text = page(report, requests, made, asked.steps)
     (asked.out / "quantisers.md").write_text(text, encoding="utf-8")
     print(text)
-    (asked.work / "journal.jsonl").unlink()
+    (work / "journal.jsonl").unlink()
     return 0
 
 

@@ -8,7 +8,7 @@ import json
 import shutil
 import statistics
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import date
@@ -17,8 +17,11 @@ from typing import Any, TypeAlias
 
 from edpct.bench.report.make import machine, versions
 from edpct.data.samples import Dataset
+from edpct.errors import RunError
 from edpct.progress import Progress, Silent
 from edpct.recipe import OptimiseSettings
+from edpct.run.stages import data_fingerprint
+from edpct.runtimes.artefact import sha256_of
 from edpct.task import Task
 from edpct.training.loop import Training
 from edpct.training.objective import Learner
@@ -61,17 +64,25 @@ class Study:
 
     Args:
         path: the file; runs that it holds are not made again.
+        made_of: by option, what all runs of the study are made of and their keys do not say, plain JSON values. The
+            file keeps it; one that does not say it yet is taken to be of this.
+
+    Raises:
+        RunError: the file's runs are made of something else.
     """
 
-    def __init__(self, path: Path, progress: Progress) -> None:
-        self.path, self.progress = path, progress
+    def __init__(self, path: Path, progress: Progress, made_of: Mapping[str, Any] | None = None) -> None:
+        self.path, self.progress, self.made_of = path, progress, dict(made_of or {})
+        _ = self.runs  # refused before anything is made
 
     @property
     def runs(self) -> list[Run]:
         """All that are there by now, those of other processes too."""
         if not self.path.exists():
             return []
-        return [Run(**run) for run in json.loads(self.path.read_text(encoding="utf-8"))["runs"]]
+        content = json.loads(self.path.read_text(encoding="utf-8"))
+        refuse_other(self.path, content.get("made_of", {}), self.made_of)
+        return [Run(**run) for run in content["runs"]]
 
     def all(self, keys: Sequence[Key], make: Callable[[Key], Run]) -> dict[Key, Run]:
         """The runs of these keys: read, or made and written.
@@ -129,8 +140,9 @@ class Study:
             fcntl.flock(lock, fcntl.LOCK_EX)
             runs = [*self.runs, run]
             partial = self.path.with_suffix(".partial")
-            text = json.dumps({"runs": [asdict(each) for each in runs]}, indent=1) + "\n"
-            partial.write_text(text, encoding="utf-8")
+            said = {"made_of": self.made_of} if self.made_of else {}
+            content = {**said, "runs": [asdict(each) for each in runs]}
+            partial.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
             partial.replace(self.path)
 
     def tuned(
@@ -161,6 +173,36 @@ class Study:
         return {
             variant: [best[variant], *(run for key, run in more.items() if key[0] == variant)] for variant in variants
         }
+
+
+def take_work(folder: Path, made_of: Mapping[str, Any]) -> None:
+    """Make the folder of ``--work``, or take one that is of the same; one that does not say yet is taken to be of this.
+
+    Raises:
+        RunError: what it holds is made of something else.
+    """
+    said = folder / "made_of.json"
+    if said.exists():
+        refuse_other(folder, json.loads(said.read_text(encoding="utf-8")), made_of)
+    folder.mkdir(parents=True, exist_ok=True)
+    said.write_text(json.dumps(made_of, indent=1) + "\n", encoding="utf-8")
+
+
+def refuse_other(path: Path, kept: Mapping[str, Any], made_of: Mapping[str, Any]) -> None:
+    """Raise RunError where something is kept to be made of another thing than it is to be made of now."""
+    if other := [f"--{name}" for name, value in made_of.items() if kept.get(name, value) != value]:
+        raise RunError(
+            f"What is in {path} was made with another {' and '.join(other)}.",
+            "Give the same as then, or another --out and --work.",
+        )
+
+
+def work_of(work: Path, dataset: Dataset, *files: Path) -> Path:
+    """The folder in ``--work`` for what is made of a data set (its files' names and sizes) and of files' content."""
+    parts = [data_fingerprint(dataset), *map(sha256_of, files)]
+    folder = work / hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:8]
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
 
 
 def train_once(

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import json
 import multiprocessing
 import os
 import re
+import shutil
 import signal
 import statistics
 import sys
@@ -14,6 +16,7 @@ import time
 from collections.abc import Callable
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -25,6 +28,7 @@ from study import Key, Run, Study, by_seed, mean_and_spread, written
 
 from edpct.card import Card
 from edpct.data.layouts import open_dataset
+from edpct.errors import RunError
 from edpct.models.checkpoint import save_checkpoint
 from edpct.models.dpctnet import dpctnet
 from edpct.progress import Silent
@@ -128,6 +132,108 @@ def test_mean_and_spread_are_those_of_the_statistics_module(tmp_path: Path) -> N
     assert mean_and_spread(runs[:1]) == (50.0, 0.0)
 
 
+# ---- what runs are made of
+
+
+def test_a_study_keeps_what_it_is_made_of_and_is_not_mixed(tmp_path: Path) -> None:
+    path, keys = tmp_path / "study.json", [("a", value, 0, *BUDGET) for value in VALUES]
+    Study(path, Silent()).all(keys[:1], _made)
+    assert json.loads(path.read_text()).keys() == {"runs"}
+    ours = {"teacher": "0" * 64, "macs": 0.125}
+    assert len(Study(path, Silent(), ours).all(keys[:1], _made)) == 1  # a file that does not say it goes on being used
+    Study(path, Silent(), ours).all(keys[:2], _made)
+    content = json.loads(path.read_text())
+    assert content["made_of"] == ours and [run["value"] for run in content["runs"]] == [0.1, 0.2]
+    for other, named in (("teacher", "--teacher"), ("macs", "--macs")):
+        with pytest.raises(RunError) as caught:
+            Study(path, Silent(), {**ours, other: 0.25})
+        assert caught.value.what == f"What is in {path} was made with another {named}."
+        assert caught.value.hint == "Give the same as then, or another --out and --work."
+    assert len(Study(path, Silent(), ours).runs) == 2
+
+
+def _teacher(path: Path, data: Path, seed: int) -> Path:
+    task = open_dataset(data).task.at_size(128, 128)
+    torch.manual_seed(seed)
+    save_checkpoint(path, dpctnet("tiny", 5), Card(network="DP-CTNet tiny", task=task, parameters=1, macs=1))
+    return path
+
+
+@pytest.mark.parametrize("where", ["out/distillation.json", "work/made_of.json"])
+def test_the_distillation_of_another_teacher_is_refused(
+    dubai: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    where: str,
+) -> None:
+    teacher = _teacher(tmp_path / "teacher.pt", dubai, 0)
+    ours = {"teacher": hashlib.sha256(teacher.read_bytes()).hexdigest(), "macs": 0.5}
+    (tmp_path / where).parent.mkdir()
+    content = {"made_of": ours, "runs": []} if where.startswith("out") else ours
+    (tmp_path / where).write_text(json.dumps(content))
+    nothing = dict.fromkeys(("pruned", "compare"), lambda *_: None)
+    distillation = _study("distillation", monkeypatch, **nothing, page=lambda *_: "")
+    (tmp_path / "out").mkdir(exist_ok=True)
+    arguments = ("--data", dubai, "--teacher", teacher, "--work", tmp_path / "work", "--out", tmp_path / "out")
+    assert distillation(*arguments, "--macs", 0.5) == 0
+    assert distillation(*arguments, "--macs", 0.25) == 2
+    assert "was made with another --macs. Give the same as then," in capsys.readouterr().err
+    _teacher(teacher, dubai, 1)
+    assert distillation(*arguments, "--macs", 0.5) == 2
+    assert "was made with another --teacher. Give the same as then," in capsys.readouterr().err
+
+
+class BegunError(Exception):
+    """The study has begun."""
+
+
+@pytest.mark.parametrize(
+    ("name", "function", "place", "options"),
+    [
+        ("criteria", "run", 6, ("--teacher",)),
+        ("qat", "result", 6, ("--teacher", "--student")),
+        ("quantisers", "trained", 3, ()),
+    ],
+)
+def test_what_is_kept_for_other_files_is_not_taken(
+    dubai: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    function: str,
+    place: int,
+    options: tuple[str, ...],
+) -> None:
+    seen: list[Path] = []
+
+    def begin(*arguments: Any) -> None:
+        seen.append(arguments[place])
+        raise BegunError
+
+    module = importlib.import_module(name)
+    monkeypatch.setattr(module, function, begin)
+    data = Path(shutil.copytree(dubai, tmp_path / "data"))
+    files = {option: _teacher(tmp_path / f"{option}.pt", data, number) for number, option in enumerate(options)}
+
+    def work() -> Path:
+        given = [part for option, file in files.items() for part in (option, file)]
+        command = [f"{name}.py", "--data", data, "--work", tmp_path / "work", *given]
+        monkeypatch.setattr("sys.argv", [*map(str, command)])
+        with pytest.raises(BegunError):
+            module.main()
+        return seen[-1]
+
+    first = work()
+    assert work() == first and first.parent == tmp_path / "work" and first.is_dir()
+    for file in files.values():
+        _teacher(file, data, 10)
+        assert seen.count(work()) == 1
+    shutil.copy(data / "Tile 4/images/image_part_001.jpg", data / "Tile 4/images/image_part_002.jpg")
+    shutil.copy(data / "Tile 4/masks/image_part_001.png", data / "Tile 4/masks/image_part_002.png")
+    assert seen.count(work()) == 1
+
+
 # ---- the two studies themselves, tiny
 
 
@@ -182,15 +288,14 @@ def test_the_ablation_makes_its_page(dubai: Path, tmp_path: Path, monkeypatch: p
 
 
 def test_the_distillation_makes_its_page(dubai: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    task = open_dataset(dubai).task.at_size(128, 128)
-    torch.manual_seed(0)
-    card = Card(network="DP-CTNet tiny", task=task, parameters=1, macs=1)
-    save_checkpoint(tmp_path / "teacher.pt", dpctnet("tiny", 5), card)
+    teacher = _teacher(tmp_path / "teacher.pt", dubai, 0)
     rivals = {"KL": (1.0, "kl"), "IFVD": (200.0, "ifvd")}
     distillation = _study("distillation", monkeypatch, RATES=(1e-3,), FACTORS=(1.0,), RIVALS=rivals, BELOW={})
-    arguments = ("--data", dubai, "--teacher", tmp_path / "teacher.pt", "--macs", 0.5)
+    arguments = ("--data", dubai, "--teacher", teacher, "--macs", 0.5)
     assert distillation(*arguments, "--work", tmp_path / "work", "--out", tmp_path / "out") == 0
-    runs = json.loads((tmp_path / "out/distillation.json").read_text())["runs"]
+    content = json.loads((tmp_path / "out/distillation.json").read_text())
+    assert content["made_of"] == {"teacher": hashlib.sha256(teacher.read_bytes()).hexdigest(), "macs": 0.5}
+    runs = content["runs"]
     ways = ("no distillation", "AKD", "KL", "IFVD", "AKD and KL")
     assert sorted((run["variant"], run["seed"]) for run in runs) == sorted((w, s) for w in ways for s in (0, 1))
     assert len({run["loss"] for run in runs}) == len(runs), "two ways came out alike"
