@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from study import Key, Run, Study, by_seed, made_on, mean_and_spread, take_work, train_once, written
+from study import Key, Run, Study, by_seed, made_on, mean_and_spread, take_work, train_once, weights_digest, written
 
 from edpct.bench.report.tables import markdown_table
 from edpct.cli.screen import screen
@@ -33,8 +33,8 @@ from edpct.models.checkpoint import load_checkpoint, save_checkpoint
 from edpct.progress import Silent
 from edpct.pruning.prune import Budget, Pruner
 from edpct.recipe import DistilSettings, PruneSettings
-from edpct.runtimes.artefact import sha256_of
 from edpct.training.validation import validate
+from edpct.weights import shipped
 
 NONE, AKD = "no distillation", "AKD"
 RATES = (5e-4, 1e-3, 2e-3)
@@ -85,7 +85,8 @@ def main() -> int:
         torch.set_num_threads(asked.threads)
     try:
         dataset = open_dataset(asked.data, "dubai")
-        made_of = {"teacher": sha256_of(asked.teacher), "macs": asked.macs}
+        asked.teacher = shipped(asked.teacher)
+        made_of = {"teacher": weights_digest(asked.teacher), "macs": asked.macs}
         study = Study(asked.out / "distillation.json", screen(), made_of)
         take_work(asked.work, made_of)
         student = pruned(asked.teacher, asked.macs, asked.work)

@@ -16,11 +16,12 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from edpct.bench.report.make import machine, versions
+from edpct.data.fingerprint import data_fingerprint
 from edpct.data.samples import Dataset
 from edpct.errors import RunError
+from edpct.models.checkpoint import load_checkpoint
 from edpct.progress import Progress, Silent
 from edpct.recipe import OptimiseSettings
-from edpct.run.stages import data_fingerprint
 from edpct.runtimes.artefact import sha256_of
 from edpct.task import Task
 from edpct.training.loop import Training
@@ -197,8 +198,16 @@ def refuse_other(path: Path, kept: Mapping[str, Any], made_of: Mapping[str, Any]
         )
 
 
+def weights_digest(checkpoint: Path) -> str:
+    """SHA-256 of a network's tensors: the same for .pt and .safetensors, with whatever card."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(load_checkpoint(checkpoint).model.state_dict().items()):
+        digest.update(name.encode() + tensor.numpy().tobytes())
+    return digest.hexdigest()
+
+
 def work_of(work: Path, dataset: Dataset, *files: Path) -> Path:
-    """The folder in ``--work`` for what is made of a data set (its files' names and sizes) and of files' content."""
+    """The folder in ``--work`` for what is made of a data set and of the content of files."""
     parts = [data_fingerprint(dataset), *map(sha256_of, files)]
     folder = work / hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:8]
     folder.mkdir(parents=True, exist_ok=True)
