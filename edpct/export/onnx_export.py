@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 import warnings
@@ -13,6 +14,7 @@ from torch import nn
 
 from edpct.card import CARD_KEY, Card
 from edpct.errors import ExportError
+from edpct.models.zoo import first_line
 from edpct.progress import Progress
 from edpct.recipe import ExportSettings
 
@@ -21,6 +23,7 @@ SIMPLIFY_SECONDS = 300
 LARGEST_BATCH = 1024  # of an open batch axis
 STRIDE = 32  # an open height or width is a multiple of it
 LARGEST_SIDE = 8192  # pixels
+COLOURING = re.compile(r"\x1b\[[0-9;]*m")  # escape codes of a terminal
 # onnxsim would import PyTorch, for a quantiser that is not needed here, and that takes longer than all else.
 ONNXSIM = "import sys; sys.modules['torch'] = None; import onnxsim; onnxsim.main()"
 
@@ -52,13 +55,19 @@ def export_onnx(model: nn.Module, card: Card, path: Path, settings: ExportSettin
             )  # fmt: skip
         onnx.save(program.model_proto, raw)
     except torch.onnx.OnnxExporterError as error:
-        reason = str(error).strip().splitlines()[0]
-        raise ExportError(f"torch cannot export {card.network} to ONNX: {reason}") from error
+        raise ExportError(f"torch cannot export {card.network} to ONNX: {_reason(error)}.") from error
     try:
         graph = _simplified(raw, progress) if settings.simplify else onnx.load(raw)
     finally:
         raw.unlink(missing_ok=True)
     write_onnx(graph, card, path)
+
+
+def _reason(error: BaseException) -> str:
+    """What went wrong in the exporter; above that stands only in which of its steps, coloured for a terminal."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return COLOURING.sub("", first_line(error))
 
 
 def write_onnx(graph: onnx.ModelProto, card: Card, path: Path) -> None:

@@ -28,7 +28,7 @@ TRAIN_HINT = "Train a teacher with: edpct train --data DIR --out DIR"
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A network rebuilt from a file, in eval mode, on the CPU."""
+    """A network rebuilt from a file, in eval mode, on the CPU, in float32 whatever the file stores."""
 
     model: nn.Module
     architecture: Architecture
@@ -92,6 +92,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
         raise CheckpointError(
             f"{path} has a description that this version of edpct cannot read.", TRAIN_HINT
         ) from error
+    tensors = {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in tensors.items()}
     refuse_not_finite(tensors, path)
     try:
         model = rebuild(architecture, tensors)

@@ -72,6 +72,20 @@ def test_a_checkpoint_becomes_an_onnx_file_plain_and_fused(
     assert (card["task"]["preprocessing"]["height"], card["task"]["preprocessing"]["width"]) == (64, 64)
 
 
+def test_weights_of_16_bits_are_exported_in_32(run: Run, tiny_teacher: Path, tmp_path: Path) -> None:
+    import torch
+
+    content = torch.load(tiny_teacher, weights_only=True)
+    content["state_dict"] = {
+        name: tensor.half() if tensor.is_floating_point() else tensor for name, tensor in content["state_dict"].items()
+    }
+    torch.save(content, "half.pt")
+    answer = run("export", "--checkpoint", "half.pt", "--out", "half.onnx", "--size", 64, "--no-simplify")
+    assert answer.code == 0, answer.err
+    feed = np.random.default_rng(0).standard_normal((1, 3, 64, 64)).astype(np.float32)
+    assert logits(tmp_path / "half.onnx", feed).dtype == np.float32
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [

@@ -202,3 +202,16 @@ def test_what_torch_cannot_export_is_one_sentence(teacher: Checkpoint, tmp_path:
     assert caught.value.what.startswith("torch cannot export DP-CTNet tiny to ONNX: ")
     assert "\n" not in caught.value.what
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_reason_is_what_went_wrong_and_not_in_which_step(teacher: Checkpoint, tmp_path: Path) -> None:
+    """The exporter's own first line is "This is step 3/3 of exporting the model to ONNX. Next steps:", in colours."""
+
+    class Eigen(torch.nn.Module):
+        def forward(self, image: torch.Tensor) -> torch.Tensor:
+            return torch.linalg.eig(image)[0].real
+
+    with pytest.raises(ExportError) as caught:
+        export_onnx(Eigen(), teacher.card, tmp_path / "eigen.onnx", ExportSettings(simplify=False), Silent())
+    assert "linalg_eig" in caught.value.what and caught.value.what.endswith(".")
+    assert "\x1b" not in caught.value.what and "Next steps" not in caught.value.what

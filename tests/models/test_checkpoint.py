@@ -68,6 +68,21 @@ def test_a_network_comes_back_with_equal_logits(tmp_path: Path, suffix: str) -> 
     assert [p.name for p in tmp_path.iterdir()] == [f"net{suffix}"]  # no temporary file stays
 
 
+@pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
+@pytest.mark.parametrize("stored", [torch.float16, torch.bfloat16, torch.float64])
+def test_a_network_stored_in_another_precision_comes_back_in_float32(
+    tmp_path: Path, suffix: str, stored: torch.dtype
+) -> None:
+    torch.manual_seed(1)
+    model = dpctnet("tiny", 4).eval()
+    save_checkpoint(tmp_path / f"net{suffix}", model.to(stored), _any_card())
+    loaded = load_checkpoint(tmp_path / f"net{suffix}").model
+    assert {tensor.dtype for tensor in loaded.state_dict().values()} == {torch.float32, torch.int64}
+    image = torch.randn(1, 3, 64, 96)
+    with torch.no_grad():
+        assert torch.equal(loaded(image), model.float()(image))
+
+
 def _any_card():  # type: ignore[no-untyped-def]
     from edpct.card import Card
     from edpct.task import ClassInfo, Task

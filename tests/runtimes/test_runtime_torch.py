@@ -67,6 +67,17 @@ def test_computes_what_the_network_computes(saved: Path) -> None:
         session.run({"image": image()})
 
 
+def test_weights_of_16_bits_are_computed_with_in_32(tmp_path: Path, card: Card) -> None:
+    from edpct.models.dpctnet import dpctnet
+
+    model = dpctnet("tiny", card.task.num_classes).eval().half()
+    checkpoint.save_checkpoint(tmp_path / "half.pt", model, card)
+    with torch.inference_mode():
+        wanted = model.float()(torch.from_numpy(image())).numpy()
+    with open_session(tmp_path / "half.pt", "torch") as session:
+        np.testing.assert_allclose(session.run({"image": image()})["logits"], wanted, rtol=1e-5, atol=1e-5)
+
+
 def test_a_batch_of_two_is_two_singles(teacher: Path) -> None:
     both = image(batch=2)
     with open_session(teacher, "torch") as session:
