@@ -209,11 +209,11 @@ def _folder(
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
             found = predict_raster(engine, path, target, maps, progress)
+            seen.pixels += found.pixels
             if found.kept:
                 seen.kept += 1
-                continue
-            seen.pixels += found.pixels
-            seen.written.append(target)
+            else:
+                seen.written.append(target)
         except DataError as error:
             seen.failed.append((path, error))
     if seen.written or json_file is not None:

@@ -21,17 +21,18 @@ from edpct.data.samples import MAX_PIXELS
 from edpct.errors import DataError, EdpctError, RunError
 from edpct.predict.draw import View, overlay, side_by_side
 from edpct.predict.engine import Engine
+from edpct.predict.kept import Kept
 from edpct.predict.mosaic import OVERLAP, mosaic
 from edpct.predict.part import part_of
 from edpct.predict.raster.read import Bands, Raster
 from edpct.predict.stitch import Grid
 from edpct.progress import Progress
 from edpct.runtimes.artefact import sha256_of
+from edpct.task import Task
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
 # What an image is, its bytes say. Others that Pillow knows are left out: of PostScript, it would start a program.
 FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "GIF", "TIFF")
-STATE = ".edpct-predict.json"
 QUALITY = 92  # of JPEG
 IN_WINDOWS = "As a GeoTIFF it is read in windows: gdal_translate -co TILED=YES IN OUT.tif"
 
@@ -59,7 +60,7 @@ class Seen:
     """What came out of a folder.
 
     Attributes:
-        pixels: of each class, (C,), over all images that were predicted now.
+        pixels: of each class, (C,), over all images, those that were there included.
         written: files, in the order of their images.
         kept: how many were there already.
         failed: image and what is wrong with it.
@@ -184,6 +185,8 @@ def predict_folder(
 ) -> Seen:
     """All images of a folder. What is there from the same engine and settings is kept; bad images do not stop the rest.
 
+    What is kept is counted, too; where a kill came between a result and its count, the image is predicted anew.
+
     Args:
         images: files, and where each result goes.
         out: the folder of all results; made if it is not there.
@@ -192,13 +195,52 @@ def predict_folder(
         RunError: the folder cannot be written, or has results of something else.
     """
     seen = Seen(np.zeros(engine.task.num_classes, np.int64))
-    _settle(engine, out, settings)
-    missing = [pair for pair in images if not pair[1].exists()]
-    seen.kept = len(images) - len(missing)
+    kept = Kept(out, _facts(engine, settings), engine.task.num_classes)
+    missing = _missing(engine, images, kept, settings, seen)
+    kept.write()
     if seen.kept:
         progress.say(f"{seen.kept} are there already and are kept")
-    with progress.task("Predicting", len(images), seen.kept) as update, ThreadPoolExecutor(1) as writer:
-        writing = deque[tuple[Path, Future[None]]]()
+    try:
+        _predict_all(engine, missing, kept, settings, seen, progress)
+    finally:
+        kept.write()
+    return seen
+
+
+def _missing(
+    engine: Engine, images: Sequence[tuple[Path, Path]], kept: Kept, settings: PictureSettings, seen: Seen
+) -> list[tuple[Path, Path]]:
+    """Those images whose results are not there, or hold nobody knows how much of what; the others are counted."""
+    missing = []
+    for source, target in images:
+        pixels = None
+        if target.exists():
+            pixels = _counted(target, engine.task) if settings.view == "classes" else kept.pixels(target)
+            if pixels is None and not kept.begun:
+                raise RunError(f"{target} is there already, and is no result of this.", "Choose another --out.")
+        if pixels is None:
+            missing.append((source, target))
+        else:
+            seen.pixels += pixels
+            seen.kept += 1
+    return missing
+
+
+def _predict_all(
+    engine: Engine, missing: Sequence[tuple[Path, Path]], kept: Kept, settings: PictureSettings, seen: Seen,
+    progress: Progress,
+) -> None:  # fmt: skip
+    with progress.task("Predicting", seen.kept + len(missing), seen.kept) as update, ThreadPoolExecutor(1) as writer:
+        writing = deque[tuple[Path, NDArray[np.int64], Future[None]]]()
+
+        def settle() -> None:
+            target, pixels, written = writing.popleft()
+            written.result()
+            seen.written.append(target)
+            seen.pixels += pixels
+            if settings.view != "classes":  # which can be counted again
+                kept.add(target, pixels)
+
         for done, (source, target, decoded) in enumerate(_ahead(missing, settings.bands), seen.kept + 1):
             try:
                 picture = decoded.result()
@@ -207,21 +249,15 @@ def predict_folder(
                 update(done, source.name)
                 continue
             classes = predict_picture(engine, picture, settings)
-            seen.pixels += counts(classes, engine.task.num_classes)
+            pixels = counts(classes, engine.task.num_classes)
             target.parent.mkdir(parents=True, exist_ok=True)
-            writing.append((target, writer.submit(write_picture, target, picture, classes, engine, settings)))
+            written = writer.submit(write_picture, target, picture, classes, engine, settings)
+            writing.append((target, pixels, written))
             if len(writing) > 1:
-                _settled(writing.popleft(), seen)
+                settle()
             update(done, source.name)
         while writing:
-            _settled(writing.popleft(), seen)
-    return seen
-
-
-def _settled(one: tuple[Path, Future[None]], seen: Seen) -> None:
-    target, written = one
-    written.result()
-    seen.written.append(target)
+            settle()
 
 
 def _ahead(pairs: Sequence[tuple[Path, Path]], bands: Bands) -> Iterator[tuple[Path, Path, Future[Picture]]]:
@@ -240,23 +276,24 @@ def counts(classes: NDArray[np.uint8], number: int) -> NDArray[np.int64]:
     return np.array([np.count_nonzero(classes == label) for label in range(number)], np.int64)
 
 
-def _settle(engine: Engine, out: Path, settings: PictureSettings) -> None:
-    """Write down what results in a folder are of; refuse to mix them with those of something else."""
-    facts: dict[str, Any] = {
+def _counted(path: Path, task: Task) -> NDArray[np.int64] | None:
+    """Pixels of each class in a PNG of class indices, (C,); None where it is damaged, or something else."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of its size, which is that of an image that was read before
+            with Image.open(path, formats=("PNG",)) as image:
+                palette = task.palette.tobytes()
+                if image.mode != "P" or bytes(image.getpalette() or ())[: len(palette)] != palette:
+                    return None
+                return counts(np.asarray(image), task.num_classes)
+    except (Image.DecompressionBombError, OSError, SyntaxError, ValueError, EOFError):
+        return None
+
+
+def _facts(engine: Engine, settings: PictureSettings) -> dict[str, Any]:
+    """What the results in a folder are of."""
+    return {
         "edpct": __version__,
         "engine": sha256_of(engine.path),
-        **json.loads(json.dumps(asdict(settings))),  # as they come back from the file
+        **json.loads(json.dumps(asdict(settings))),  # as they come back from a file
     }
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        kept = json.loads((out / STATE).read_text(encoding="utf-8")) if (out / STATE).exists() else None
-        (out / STATE).write_text(json.dumps(facts), encoding="utf-8")
-    except OSError as error:
-        raise RunError(f"The folder {out} cannot be written: {error.strerror}.", "Choose another --out.") from error
-    except ValueError:
-        kept = None
-    if kept is not None and kept != facts:
-        (out / STATE).write_text(json.dumps(kept), encoding="utf-8")
-        raise RunError(
-            f"{out} has results of another engine or other settings.", "Choose another --out, or empty that folder."
-        )

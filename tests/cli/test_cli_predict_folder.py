@@ -1,0 +1,130 @@
+"""``edpct predict`` of folders, again and again: what is kept is counted, and nothing is written over."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from click.testing import Result
+from PIL import Image
+from typer.testing import CliRunner
+
+from edpct.cli.main import app
+from edpct.predict.engine import Engine
+from edpct.predict.pictures import PictureSettings, predict_folder
+from edpct.progress import Silent
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "predict"))
+from rasters import planes, rgb, write_raster
+from toy_engines import expected_classes, write_engine
+
+SIZE = (30, 40)
+
+
+@pytest.fixture(scope="module")
+def engine(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_engine(tmp_path_factory.mktemp("engine"))
+
+
+def _predict(engine: Path, source: Path, out: Path, *more: str) -> Result:
+    arguments = ["predict", "--engine", str(engine), "--input", str(source), "--out", str(out), *more]
+    return CliRunner().invoke(app, [*arguments, "--runtime", "onnxruntime"])
+
+
+def _images(folder: Path, *names: str) -> list[int]:
+    """Images, and rasters, of other colours each; the pixels of each class in all of them."""
+    folder.mkdir(parents=True)
+    total = np.zeros(3, int)
+    for seed, name in enumerate(names):
+        image = rgb(*SIZE, seed)
+        if name.endswith(".tif"):
+            write_raster(folder / name, planes(image))
+        else:
+            Image.fromarray(image).save(folder / name)
+        total += np.bincount(expected_classes(image).ravel(), minlength=3)
+    return total.tolist()
+
+
+def _pixels(file: Path) -> list[int]:
+    return [entry["pixels"] for entry in json.loads(file.read_text())["classes"]]
+
+
+@pytest.mark.parametrize("view", ["classes", "mask", "overlay"])
+def test_what_is_kept_is_counted(engine: Path, tmp_path: Path, view: str) -> None:
+    expected = _images(tmp_path / "in", "a.png", "b.png", "c.png", "map.tif")
+    found, out, more = tmp_path / "found.json", tmp_path / "out", ("--view", view)
+    results = {"a": ".png", "b": ".png", "c": ".png"} if view != "overlay" else dict.fromkeys("abc", ".jpg")
+    for removed in ((), (), ("b",), ("a", "c")):
+        for name in removed:
+            (out / f"{name}{results[name]}").unlink()
+        result = _predict(engine, tmp_path / "in", out, "--json", str(found), *more)
+        assert result.exit_code == 0 and _pixels(found) == expected, result.stderr
+        found.unlink()
+    assert "Wrote 2 to" in result.stdout and "2 were there" in result.stdout
+
+
+def test_a_result_whose_count_a_kill_lost_is_made_anew(engine: Path, tmp_path: Path) -> None:
+    expected = _images(tmp_path / "in", "a.png", "b.png", "c.png")
+    found, out = tmp_path / "found.json", tmp_path / "out"
+    more = ("--view", "overlay", "--json", str(found))
+    assert _predict(engine, tmp_path / "in", out, *more).exit_code == 0
+    state = json.loads((out / ".edpct-predict.json").read_text())
+    assert [sum(state["pixels"][f"{name}.jpg"]) for name in "abc"] == [SIZE[0] * SIZE[1]] * 3
+    del state["pixels"]["b.jpg"]
+    (out / ".edpct-predict.json").write_text(json.dumps(state))
+    again = _predict(engine, tmp_path / "in", out, *more)
+    assert "Wrote 1 to" in again.stdout and "2 were there" in again.stdout and _pixels(found) == expected
+
+
+def test_a_damaged_map_of_classes_is_made_anew(engine: Path, tmp_path: Path) -> None:
+    expected = _images(tmp_path / "in", "a.png", "b.png")
+    found, out = tmp_path / "found.json", tmp_path / "out"
+    assert _predict(engine, tmp_path / "in", out).exit_code == 0
+    (out / "a.png").write_bytes((out / "a.png").read_bytes()[:-40])
+    again = _predict(engine, tmp_path / "in", out, "--json", str(found))
+    assert "Wrote 1 to" in again.stdout and _pixels(found) == expected
+
+
+def test_counts_are_written_as_results_appear(engine: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All but that of the last, which may still be on its way to the disk."""
+    monkeypatch.setattr("edpct.predict.kept.SHARE", 0)  # however long a write takes here
+    source, out = tmp_path / "in", tmp_path / "out"
+    _images(source, *(f"{letter}.png" for letter in "abcdef"))
+    images = [(path, out / f"{path.stem}.jpg") for path in sorted(source.iterdir())]
+    on_disk = []
+
+    def written() -> int:
+        return len(json.loads((out / ".edpct-predict.json").read_text())["pixels"])
+
+    class Watch(Silent):
+        @contextmanager
+        def task(self, title: str, total: int, start: int = 0) -> Iterator[Any]:
+            def update(done: int, note: str) -> None:
+                on_disk.append(written())
+                if done == 5:
+                    raise KeyboardInterrupt
+
+            yield update
+
+    with Engine(engine, runtime="onnxruntime") as opened, pytest.raises(KeyboardInterrupt):
+        predict_folder(opened, images, out, PictureSettings("overlay"), Watch())
+    assert on_disk == [0, 1, 2, 3, 4] and written() == 4
+
+
+@pytest.mark.parametrize("view", ["classes", "overlay"])
+def test_what_lay_there_before_is_neither_kept_nor_written_over(engine: Path, tmp_path: Path, view: str) -> None:
+    _images(tmp_path / "in", "a.png")
+    theirs = tmp_path / "out" / ("a.png" if view == "classes" else "a.jpg")
+    theirs.parent.mkdir()
+    Image.fromarray(rgb(8, 8)).save(theirs)
+    before = theirs.read_bytes()
+    for _ in range(2):
+        result = _predict(engine, tmp_path / "in", tmp_path / "out", "--view", view)
+        assert result.exit_code == 2 and f"{theirs.name} is there already" in result.stderr
+    assert theirs.read_bytes() == before
