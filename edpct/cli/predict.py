@@ -10,15 +10,11 @@ import typer
 from edpct.cli import options as o
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
     from edpct.predict.engine import Engine
     from edpct.predict.pictures import PictureSettings
     from edpct.predict.raster.job import Mapped, RasterSettings
     from edpct.predict.raster.read import Bands
     from edpct.progress import Progress
-    from edpct.task import Task
 
 RASTER = "Rasters"
 LOOK = "Images and video"
@@ -76,6 +72,7 @@ def predict_command(
 
     A folder or a raster that is stopped goes on where it was when the same command is run again.
     """
+    from edpct.cli.predict_folder import run_folder
     from edpct.cli.predict_video import run_video
     from edpct.cli.screen import screen
     from edpct.errors import DataError, RunError
@@ -117,7 +114,7 @@ def predict_command(
     pictures = PictureSettings(shown or "classes", opacity, overlap, chosen)
     with Engine(engine, runtime=runtime, device=device, options=options) as opened:
         if given.is_dir():
-            _folder(opened, given, out, pictures, maps, json_file, screen())
+            run_folder(opened, given, out, pictures, maps, json_file, screen())
         elif _is_picture(given):
             _only_of_rasters(probabilities, polygons)
             _picture(opened, given, out, pictures, json_file)
@@ -143,6 +140,7 @@ def _only_of_rasters(probabilities: bool, polygons: Path | None) -> None:
 
 
 def _picture(engine: Engine, source: Path, out: Path, settings: PictureSettings, json_file: Path | None) -> None:
+    from edpct.cli.predict_report import report
     from edpct.predict.pictures import check_picture_file, counts, predict_picture, read_picture, write_picture
 
     target = out / f"{source.stem}.png" if out.is_dir() else out
@@ -151,13 +149,14 @@ def _picture(engine: Engine, source: Path, out: Path, settings: PictureSettings,
     picture = read_picture(source, settings.bands)
     classes = predict_picture(engine, picture, settings)
     write_picture(target, picture, classes, engine, settings)
-    _report(engine.task, counts(classes, engine.task.num_classes), None, "", json_file)
+    report(engine.task, counts(classes, engine.task.num_classes), None, "", json_file)
     typer.echo(f"Wrote {target}.")
 
 
 def _raster(
     engine: Engine, source: Path, out: Path, settings: RasterSettings, json_file: Path | None, progress: Progress
 ) -> None:
+    from edpct.cli.predict_report import report
     from edpct.errors import RunError
     from edpct.predict.raster.job import predict_raster, probabilities_file
 
@@ -168,7 +167,7 @@ def _raster(
     if target.suffix.lower() not in (".tif", ".tiff"):
         raise RunError(f"The map of a raster is written as .tif, and {target.name} is none.", "Give --out NAME.tif.")
     found = predict_raster(engine, source, target, settings, progress)
-    _report(engine.task, found.pixels, found.square_metres, found.measured_on, json_file)
+    report(engine.task, found.pixels, found.square_metres, found.measured_on, json_file)
     for line in _closing(found):
         typer.echo(line)
 
@@ -182,73 +181,6 @@ def _closing(found: Mapped) -> list[str]:
     if found.kept:
         lines.append(f"{found.files[0]} was there; to make it anew, remove it.")
     return [*lines, *(f"Wrote {path}." for path in found.written)]
-
-
-def _folder(
-    engine: Engine, source: Path, out: Path, pictures: PictureSettings, maps: RasterSettings, json_file: Path | None,
-    progress: Progress,
-) -> None:  # fmt: skip
-    from edpct.errors import DataError, RunError
-    from edpct.predict.pictures import SUFFIXES, predict_folder
-    from edpct.predict.raster.job import predict_raster
-
-    if maps.polygons is not None:
-        raise RunError("--polygons is one file, and of a folder there would be many.", "Predict one raster at a time.")
-    if out.exists() and out.samefile(source):
-        raise RunError("--out is the folder of --input.", "Choose another.")
-    if out.exists() and not out.is_dir():
-        raise RunError(f"{out} is a file.", "Of a folder, --out is a folder, too.")
-    images, rasters = _sorted_out(source, out, SUFFIXES, ".png" if pictures.view in ("classes", "mask") else ".jpg")
-    if not images and not rasters:
-        raise DataError(f"There is no image in {source}.", f"Images are {', '.join(SUFFIXES)}, .tif or .tiff.")
-
-    if out.suffix.lower() in (*SUFFIXES, ".tif", ".tiff") and not out.is_dir():
-        raise RunError(f"{out} is the name of a file, and {source} is a folder.", "Name a folder with --out.")
-    seen = predict_folder(engine, images, out, pictures, progress)
-    for path, target in rasters:
-        try:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            found = predict_raster(engine, path, target, maps, progress)
-            seen.pixels += found.pixels
-            if found.kept:
-                seen.kept += 1
-            else:
-                seen.written.append(target)
-        except DataError as error:
-            seen.failed.append((path, error))
-    if seen.written or json_file is not None:
-        _report(engine.task, seen.pixels, None, "", json_file)
-    typer.echo(f"Wrote {len(seen.written)} to {out}{f'; {seen.kept} were there' if seen.kept else ''}.")
-    if seen.failed:
-        for path, why in seen.failed:
-            typer.echo(f"- {path}: {why.what}", err=True)
-        count = len(images) + len(rasters)
-        raise DataError(f"{len(seen.failed)} of {count} could not be read; the rest was predicted.")
-
-
-def _sorted_out(source: Path, out: Path, suffixes: tuple[str, ...], suffix: str) -> Any:
-    """Images and rasters of a folder and its folders, each with where its result goes."""
-    from collections import Counter
-
-    results = out.resolve()
-    found = sorted(
-        path for path in source.rglob("*")
-        if path.is_file() and not path.name.startswith(".") and results not in path.resolve().parents
-    )  # fmt: skip
-
-    def pairs(kinds: tuple[str, ...], suffix: str) -> list[tuple[Path, Path]]:
-        paths = [path for path in found if path.suffix.lower() in kinds]
-        stems = Counter(path.with_suffix("") for path in paths)
-        pairs = []
-        for path in paths:
-            inside = path.relative_to(source)
-            alone = stems[path.with_suffix("")] == 1  # else a.png and a.jpg would become one file
-            pairs.append(
-                (path, out / (inside.with_suffix(suffix) if alone else inside.with_name(inside.name + suffix)))
-            )
-        return pairs
-
-    return pairs(suffixes, suffix), pairs((".tif", ".tiff"), ".tif")
 
 
 def _bands(bands: str | None, scale: str | None, percentiles: str | None) -> Bands:
@@ -287,41 +219,3 @@ def _check_output(target: Path, source: Path, option: str = "--out") -> None:
         raise RunError(f"{target} is a folder.", "Name a file in it.")
     if target.exists() and target.samefile(source):
         raise RunError(f"{option} is the file of --input.", "Choose another.")
-
-
-def _report(
-    task: Task, pixels: NDArray[np.int64], square_metres: NDArray[np.float64] | None, on: str, json_file: Path | None
-) -> None:
-    """Table of pixels, share and area per class; the same as JSON."""
-    import json
-    from contextlib import suppress
-
-    from edpct.cli.screen import show_table
-    from edpct.errors import RunError
-    from edpct.predict.part import part_of
-
-    total = max(int(pixels.sum()), 1)
-    header = ["class", "colour", "pixels", "share %"] + ([] if square_metres is None else ["area m²"])
-    colours = ["#{:02x}{:02x}{:02x}".format(*entry.colour) for entry in task.classes]
-    lines = []
-    for index, name in enumerate(task.names):
-        line = [name, colours[index], str(int(pixels[index])), f"{100 * pixels[index] / total:.1f}"]
-        lines.append(line if square_metres is None else [*line, f"{square_metres[index]:.0f}"])
-    show_table(header, lines)
-    if json_file is not None:
-        classes = [
-            {"name": name, "colour": colours[index], "pixels": int(pixels[index])}
-            | ({} if square_metres is None else {"area_m2": float(square_metres[index])})
-            for index, name in enumerate(task.names)
-        ]
-        text = json.dumps({"classes": classes, **({"area_on": on} if on else {})}, indent=1)
-        grown = part_of(json_file)
-        try:
-            grown.write_text(text + "\n", encoding="utf-8")
-            grown.replace(json_file)
-        except OSError as error:
-            raise RunError(f"{json_file} cannot be written: {error.strerror}.", "Choose another --json.") from error
-        finally:
-            with suppress(OSError):
-                grown.unlink()
-        typer.echo(f"Wrote {json_file}.")

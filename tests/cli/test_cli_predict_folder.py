@@ -128,3 +128,35 @@ def test_what_lay_there_before_is_neither_kept_nor_written_over(engine: Path, tm
         result = _predict(engine, tmp_path / "in", tmp_path / "out", "--view", view)
         assert result.exit_code == 2 and f"{theirs.name} is there already" in result.stderr
     assert theirs.read_bytes() == before
+
+
+@pytest.mark.parametrize("out", [".", "up", "results", "in/results"])
+def test_out_may_hold_the_folder_of_images_or_lie_in_it(
+    engine: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, out: str
+) -> None:
+    (tmp_path / "up").mkdir()
+    source = Path("up/in" if out == "up" else "in")
+    expected = _images(tmp_path / source, "a.png", "b.png", "map.tif")
+    monkeypatch.chdir(tmp_path)
+    for said in ("Wrote 3 to", "Wrote 0 to"):
+        result = _predict(engine, source, Path(out), "--json", "found.json")
+        assert result.exit_code == 0 and said in result.stdout, result.stderr
+        assert _pixels(Path("found.json")) == expected
+    assert sorted(path.name for path in Path(out).glob("*.*") if path.suffix in (".png", ".tif")) == [
+        "a.png", "b.png", "map.tif",
+    ]  # fmt: skip
+
+
+def test_no_result_lies_among_the_images(engine: Path, tmp_path: Path) -> None:
+    """Into the folder above goes what lies in in/in beside the images; a link's image may be the result's name."""
+    _images(tmp_path / "in" / "in", "a.png", "map.tif")
+    result = _predict(engine, tmp_path / "in", tmp_path)
+    assert result.exit_code == 2 and "would lie among the images of --input" in result.stderr
+    _images(tmp_path / "data", "map.tif")
+    (tmp_path / "links").mkdir()
+    (tmp_path / "links" / "map.tif").symlink_to(tmp_path / "data" / "map.tif")
+    before = (tmp_path / "data" / "map.tif").read_bytes()
+    result = _predict(engine, tmp_path / "links", tmp_path / "data")
+    assert result.exit_code == 2 and "would lie among the images of --input" in result.stderr
+    assert (tmp_path / "data" / "map.tif").read_bytes() == before
+    assert sorted(path.name for path in (tmp_path / "in").rglob("*.*")) == ["a.png", "map.tif"]
