@@ -144,6 +144,35 @@ def test_16_bits_go_from_percentile_to_percentile(tmp_path: Path) -> None:
         np.testing.assert_allclose(pixels[..., band], expected, atol=0.51)
 
 
+@pytest.mark.parametrize("tiled", [False, True])
+def test_percentiles_come_from_where_there_is_data(tmp_path: Path, tiled: bool) -> None:
+    """A strip of data that lies outside the blocks that are spread over the raster, and a lone corner of it."""
+    values = np.zeros((1, 4096, 600), np.uint16)
+    strip = np.random.default_rng(0).integers(1000, 3000, (60, 600)).astype(np.uint16)
+    values[0, 20:80] = strip
+    layout = {"tiled": True, "blockxsize": 256, "blockysize": 256} if tiled else {"blockysize": 64}
+    with Raster(write_raster(tmp_path / "in.tif", values, nodata=0, **layout), Bands()) as raster:
+        pixels = raster.read(0, 128)
+    low, high = np.percentile(strip, (2, 98))
+    expected = np.clip((strip - low) / (high - low) * 255, 0, 255)
+    np.testing.assert_allclose(pixels[20:80, :, 0], expected, atol=0.51)
+
+    values[:] = 0
+    values[0, 4090:, 590:] = np.arange(5000, 5060).reshape(6, 10)
+    with Raster(write_raster(tmp_path / "corner.tif", values, nodata=0, **layout), Bands()) as raster:
+        pixels = raster.read(4090, 4096)
+    assert pixels[0, 590, 0] == 0 and pixels[-1, -1, 0] == 255 and len(np.unique(pixels[:, 590:])) > 50
+
+
+def test_a_raster_too_large_to_look_for_data_everywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("edpct.predict.raster.samples.MOST", 2**20)
+    source = write_raster(tmp_path / "in.tif", np.zeros((1, 4096, 600), np.uint16), nodata=0)
+    with pytest.raises(DataError, match=r"no data in any .* looked at .*Say which .* --scale 0,3000"):
+        Raster(source, Bands())
+    with Raster(source, Bands(scale=(0.0, 3000.0))) as raster:
+        assert raster.scale is not None
+
+
 def test_values_that_are_no_numbers_have_no_data(logits_file: Path, tmp_path: Path) -> None:
     image = rgb(50, 50)
     real = planes(image).astype(np.float32)

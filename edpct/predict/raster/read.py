@@ -5,6 +5,7 @@ Everything that GDAL opens will do; it is read through rasterio.
 
 from __future__ import annotations
 
+import math
 import threading
 import warnings
 from collections.abc import Sequence
@@ -18,11 +19,10 @@ from typing_extensions import Self
 
 from edpct.errors import DataError, MissingPackageError
 from edpct.predict.part import is_text
+from edpct.predict.raster.samples import Place, Valid, samples
 from edpct.predict.raster.scale import Scale, percentiles
 
-Valid = NDArray[np.bool_]
-SAMPLED_BLOCKS = 64  # of the raster, to find percentiles; spread over it evenly
-SAMPLED_SIDE = 256
+SPARE_CACHE = 64 << 20  # bytes of GDAL's cache beside the largest blocks
 LATTICE_LIMIT = 2.0**52  # a pixel number beyond it is no whole number any more
 
 
@@ -118,17 +118,12 @@ class Raster:
         return percentiles(self._samples(), *(bands.percent or (2.0, 98.0)))
 
     def _samples(self) -> list[NDArray[Any]]:
-        """Valid values of each band in blocks that are spread over the raster."""
-        across = max(round((SAMPLED_BLOCKS * self.width / self.height) ** 0.5), 1)
-        down = max(SAMPLED_BLOCKS // across, 1)
-        found: list[list[NDArray[Any]]] = [[], [], []]
-        for top in _spread(self.height, SAMPLED_SIDE, down):
-            for left in _spread(self.width, SAMPLED_SIDE, across):
-                place = (top, min(top + SAMPLED_SIDE, self.height)), (left, min(left + SAMPLED_SIDE, self.width))
-                values, valid = self._read(place)
-                for band in range(3):
-                    found[band].append(values[band][valid] if valid is not None else values[band].ravel())
-        return [np.concatenate(parts) for parts in found]
+        file, cache = self._file, SPARE_CACHE
+        for band in set(self.bands):  # a block is decoded once, though it be the whole file
+            cache += math.prod(file.block_shapes[band - 1]) * np.dtype(file.dtypes[band - 1]).itemsize
+        with rasterio_module().Env(GDAL_CACHEMAX=cache):
+            columns = max(int(file.block_shapes[band - 1][1]) for band in self.bands)
+            return samples(self._read, self.height, self.width, (self.block_rows, columns))
 
     @property
     def phase(self) -> tuple[int, int]:
@@ -160,7 +155,7 @@ class Raster:
             DataError: the file is damaged there.
         """
         values, valid = self._read(((first, last), (0, self.width)))
-        pixels = np.empty((*values.shape[1:], 3), np.uint8)
+        pixels = np.empty((*values[0].shape, 3), np.uint8)
         for channel in range(3):
             pixels[..., channel] = self._eight(values[channel], channel)
         if valid is not None:
@@ -175,8 +170,8 @@ class Raster:
         eight = self.scale.apply(values, channel) if self.scale is not None else values
         return 255 - eight if self._negative else eight
 
-    def _read(self, place: tuple[tuple[int, int], tuple[int, int]]) -> tuple[NDArray[Any], Valid | None]:
-        """The three bands (3, rows, columns), and where they have data; None: everywhere."""
+    def _read(self, place: Place) -> tuple[list[NDArray[Any]], Valid | None]:
+        """The three bands, each (rows, columns), and where they have data; None: everywhere."""
         chosen = sorted(set(self.bands))
         try:
             with rasterio_module().Env():  # of the thread that reads
@@ -194,9 +189,8 @@ class Raster:
             raise DataError(
                 f"{self.path} cannot be read in rows {rows}: damaged or cut short.", _reason(error)
             ) from error
-        if len(chosen) < 3 or tuple(chosen) != self.bands:
-            values = values[[chosen.index(band) for band in self.bands]]
-        return values, None if valid is None or valid.all() else valid
+        three = [values[chosen.index(band)] for band in self.bands]
+        return three, None if valid is None or valid.all() else valid
 
     def valid(self, first: int, last: int) -> Valid | None:
         """Where rows that were read have data, (rows, width); None: everywhere. Rows before ``first`` are forgotten."""
@@ -300,12 +294,6 @@ def _lone_alpha(file: Any) -> int | None:
     if "alpha" not in meant or any("alpha" in {flag.name for flag in flags} for flags in file.mask_flag_enums):
         return None
     return meant.index("alpha") + 1
-
-
-def _spread(length: int, side: int, count: int) -> list[int]:
-    """Where blocks of a side begin that are spread over a length."""
-    room = max(length - side, 0)
-    return sorted({round(room * (index + 0.5) / count) for index in range(count)})
 
 
 def _reason(error: Exception) -> str:
