@@ -26,10 +26,10 @@ def write_raster(
 ) -> Path:
     """Bands (count, H, W) as a GeoTIFF."""
     count, height, width = bands.shape
+    profile = {"driver": "GTiff", **profile}
     with rasterio.open(
-        path, "w", driver="GTiff", count=count, height=height, width=width, dtype=bands.dtype, crs=crs,
-        transform=transform, **profile,
-    ) as file:  # fmt: skip
+        path, "w", count=count, height=height, width=width, dtype=bands.dtype, crs=crs, transform=transform, **profile
+    ) as file:
         file.write(bands)
     return path
 

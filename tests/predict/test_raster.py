@@ -173,6 +173,48 @@ def test_a_raster_too_large_to_look_for_data_everywhere(tmp_path: Path, monkeypa
         assert raster.scale is not None
 
 
+def test_bands_of_several_types_are_brought_to_8_bits_each_as_its_type_is(logits_file: Path, tmp_path: Path) -> None:
+    """8 bits stay, the others go from percentile to percentile; what is no number in one band has no data."""
+    image = rgb(80, 60)
+    values = {"Byte": image[..., 0], "UInt16": image[..., 1] * np.uint16(9) + 70, "Float32": image[..., 2] / 1e3}
+    parts = []
+    for number, (kind, band) in enumerate(values.items(), 1):
+        band = band.astype({"Byte": np.uint8, "UInt16": np.uint16, "Float32": np.float32}[kind])
+        if kind == "Float32":
+            band[3, 4] = np.nan
+        write_raster(tmp_path / f"{kind}.tif", band[None])
+        parts.append(
+            f'<VRTRasterBand dataType="{kind}" band="{number}"><SimpleSource><SourceFilename relativeToVRT="1">{kind}'
+            ".tif</SourceFilename><SourceBand>1</SourceBand></SimpleSource></VRTRasterBand>"
+        )
+    source = tmp_path / "in.vrt"
+    source.write_text(f'<VRTDataset rasterXSize="60" rasterYSize="80">{"".join(parts)}</VRTDataset>')
+    seen = image.astype(np.float64)
+    there = np.ones((80, 60), bool)
+    there[3, 4] = False
+    for band in (1, 2):
+        low, high = np.percentile(image[..., band][there], (2, 98))
+        seen[..., band] = np.clip((seen[..., band] - low) / (high - low) * 255, 0, 255)
+    with Raster(source, Bands()) as raster:
+        pixels = raster.read(0, 80)
+    np.testing.assert_array_equal(pixels[there][:, 0], image[there][:, 0])
+    np.testing.assert_allclose(pixels[there], seen[there], atol=0.6)
+    found = _map(logits_file, source, tmp_path / "map.tif", bands=Bands((3, 2, 1)))
+    assert found.pixels.sum() == 80 * 60 - 1
+    with rasterio.open(tmp_path / "map.tif") as file:
+        np.testing.assert_array_equal(file.read(1)[there], expected_classes(pixels[..., ::-1])[there])
+
+
+def test_a_file_of_several_rasters_is_told_how_to_take_one_out(tmp_path: Path) -> None:
+    source = tmp_path / "two.gpkg"
+    for table, more in (("one", "NO"), ("other", "YES")):
+        write_raster(
+            source, planes(rgb(40, 40)), "EPSG:3857", driver="GPKG", RASTER_TABLE=table, APPEND_SUBDATASET=more
+        )
+    with pytest.raises(DataError, match=r"two.gpkg has no bands of its own.*gdal_translate GPKG:.*two.gpkg:one OUT"):
+        Raster(source, Bands())
+
+
 def test_values_that_are_no_numbers_have_no_data(logits_file: Path, tmp_path: Path) -> None:
     image = rgb(50, 50)
     real = planes(image).astype(np.float32)

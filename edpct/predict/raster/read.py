@@ -6,6 +6,7 @@ Everything that GDAL opens will do; it is read through rasterio.
 from __future__ import annotations
 
 import math
+import shlex
 import threading
 import warnings
 from collections.abc import Sequence
@@ -90,7 +91,9 @@ class Raster:
     def _look(self, bands: Bands) -> None:
         file = self._file
         if not file.count:
-            raise DataError(f"{self.path.name} has no bands.", "Name one of its subdatasets instead.")
+            inside = "".join(f"gdal_translate {shlex.quote(name)} OUT.tif" for name in file.subdatasets[:1])
+            hint = f"Take one of its rasters out with: {inside}" if inside else ""
+            raise DataError(f"{self.path.name} has no bands of its own.", hint)
         self.height, self.width = int(file.height), int(file.width)
         self.crs, self.transform = file.crs, file.transform
         self.gcps = file.gcps if not file.crs else ((), None)
@@ -102,20 +105,29 @@ class Raster:
         self.palette = _palette(file, self.bands)
         self._negative = self.palette is None and file.tags(ns="IMAGE_STRUCTURE").get("MINISWHITE") == "YES"
         self._alpha = _lone_alpha(file)
-        self._masked = np.dtype(kinds.pop()).kind == "f" or _has_mask(file, self.bands) or self._alpha is not None
+        real = any(np.dtype(kind).kind == "f" for kind in kinds)
+        self._mixed, self._masked = len(kinds) > 1, real or _has_mask(file, self.bands) or self._alpha is not None
         self.scale: Scale | None = None
         if self.palette is None:
             self.scale = self._scale(bands)
 
     def _scale(self, bands: Bands) -> Scale | None:
-        eight = all(self._file.dtypes[band - 1] == "uint8" for band in self.bands)
-        if bands.scale == "none" or (bands.scale == "auto" and bands.percent is None and eight):
-            most = 255 if bands.scale == "none" else _most(self._file, self.bands[0])
-            return None if eight and most == 255 else Scale((0.0,) * 3, (float(most),) * 3)
+        eight = [self._file.dtypes[band - 1] == "uint8" for band in self.bands]
+        if bands.scale == "none":
+            return None if all(eight) else Scale((0.0,) * 3, (255.0,) * 3)
         if bands.scale != "auto":
             low, high = bands.scale
             return Scale((low,) * 3, (high,) * 3)
-        return percentiles(self._samples(), *(bands.percent or (2.0, 98.0)))
+        if bands.percent is not None:
+            return percentiles(self._samples(), *bands.percent)
+        most = [float(_most(self._file, band)) for band in self.bands]
+        if all(eight):
+            return None if most == [255.0] * 3 else Scale((0.0,) * 3, tuple(most))
+        found = percentiles(self._samples(), 2.0, 98.0)
+        return Scale(
+            tuple(0.0 if stays else low for stays, low in zip(eight, found.low, strict=True)),
+            tuple(white if stays else high for stays, white, high in zip(eight, most, found.high, strict=True)),
+        )
 
     def _samples(self) -> list[NDArray[Any]]:
         file, cache = self._file, SPARE_CACHE
@@ -175,15 +187,19 @@ class Raster:
         chosen = sorted(set(self.bands))
         try:
             with rasterio_module().Env():  # of the thread that reads
-                values = self._file.read(chosen, window=place)
+                if self._mixed:  # which rasterio does not read at once
+                    values = [self._file.read(band, window=place) for band in chosen]
+                else:
+                    values = list(self._file.read(chosen, window=place))
                 valid = None
                 if self._masked:
                     # As rasterio's dataset_mask: one band with data will do, or pure colours would have none.
                     valid = self._file.read_masks(chosen, window=place).max(axis=0) > 0
                     if self._alpha is not None:
                         valid &= self._file.read(self._alpha, window=place) > 0
-            if valid is not None and values.dtype.kind == "f":
-                valid &= np.isfinite(values).all(axis=0)
+            for band in values:
+                if valid is not None and band.dtype.kind == "f":
+                    valid &= np.isfinite(band)
         except gdal_errors() as error:
             rows = f"{place[0][0]} to {place[0][1]}"
             raise DataError(
