@@ -53,7 +53,6 @@ def teach(recipe: TrainRecipe, dataset: Dataset, out: Path, size: tuple[int, int
         TrainingError: see :func:`edpct.training.loop.Training`.
         CheckpointError: the backbone is unknown to timm, or its weights cannot be had.
         RunError: ``out`` holds a teacher of another recipe or of other data.
-        EngineError: the file with the backbone's weights cannot be read.
     """
     task = _task(recipe, dataset, size)
     data = from_main(lambda: _data(recipe, dataset))
@@ -127,7 +126,8 @@ def _finished(out: Path, fingerprint: str, data: str) -> TaughtTeacher | None:
 def _data(recipe: TrainRecipe, dataset: Dataset) -> str:
     """Hash of the files that decide the result: the dataset's, and the backbone's weights where they are a file."""
     source = recipe.backbone_weights
-    weights = None if source in (None, HUB, PACKAGE) else sha256_of(Path(source))
+    file = None if source in (None, HUB, PACKAGE) else Path(source)
+    weights = sha256_of(file) if file is not None and file.is_file() else None  # one that is missing is refused later
     return hashlib.sha256(json.dumps([data_fingerprint(dataset), weights]).encode()).hexdigest()
 
 
