@@ -68,7 +68,7 @@ class RunFolder:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Keep other processes out; the lock goes with the process, however it ends.
+        """Keep other processes out, where the file system has locks; the lock goes with the process, however it ends.
 
         Raises:
             RunError: another process holds it.
@@ -77,9 +77,10 @@ class RunFolder:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError as error:
-                raise RunError(
-                    f"Another edpct is working in {self.root}.", "Wait for it, or choose another --out."
-                ) from error
+                if error.errno in (errno.EAGAIN, errno.EACCES):  # else the file system has no locks
+                    raise RunError(
+                        f"Another edpct is working in {self.root}.", "Wait for it, or choose another --out."
+                    ) from error
             yield
 
     def find(self, stage: str, key: str) -> tuple[Committed | None, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
@@ -456,6 +457,21 @@ def test_two_at_once_on_the_same_output(logits_file: Path, tmp_path: Path) -> No
         fcntl.flock(lock, fcntl.LOCK_EX)
         with pytest.raises(RunError, match="Another edpct is making"):
             _map(logits_file, source, tmp_path / "map.tif")
+
+
+@pytest.mark.parametrize("number", [errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK])
+def test_a_file_system_without_locks(
+    logits_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr("fcntl.flock", refuse)
+    image = rgb(40, 40)
+    _map(logits_file, write_raster(tmp_path / "in.tif", planes(image)), tmp_path / "map.tif")
+    with rasterio.open(tmp_path / "map.tif") as file:
+        np.testing.assert_array_equal(file.read(1), expected_classes(image))
+    assert not (tmp_path / ".map.tif.part").exists()
 
 
 def test_a_raster_that_is_cut_short_keeps_what_was_read(logits_file: Path, tmp_path: Path) -> None:

@@ -205,3 +205,16 @@ def test_a_published_copy_is_whole_or_not_there(folder: RunFolder, monkeypatch: 
     with pytest.raises(OSError, match="No space"):
         folder.publish(source, "student")
     assert (folder.root / "student").read_text() == "abc"
+
+
+@pytest.mark.parametrize("number", [errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK])
+def test_a_file_system_without_locks_is_worked_on(
+    folder: RunFolder, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(number, "")
+
+    monkeypatch.setattr("fcntl.flock", refuse)
+    with folder.locked():
+        commit(folder)
+    assert folder.find("prune", KEY)[0] is not None

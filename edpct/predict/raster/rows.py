@@ -8,6 +8,7 @@ in a fifth of the time that it needs for raw rows.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import struct
@@ -107,7 +108,7 @@ def rows_in(path: Path, width: int) -> int:
 
 
 class Workspace:
-    """The hidden folder beside a result in which it grows; another process is kept out.
+    """The hidden folder beside a result in which it grows; another process is kept out where files can be locked.
 
     Args:
         out: of the result.
@@ -132,8 +133,9 @@ class Workspace:
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
-            self._lock.close()
-            raise RunError(f"Another edpct is making {out}.", "Wait for it, or choose another --out.") from error
+            if error.errno in (errno.EAGAIN, errno.EACCES):  # else the file system has no locks
+                self._lock.close()
+                raise RunError(f"Another edpct is making {out}.", "Wait for it, or choose another --out.") from error
         self.resumed = state_of(out) == state
         if not self.resumed:
             self._empty()
