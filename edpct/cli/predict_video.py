@@ -19,7 +19,8 @@ def run_video(engine: Engine, source: str, out: Path | None, settings: VideoSett
     """Predict, and print what became of it.
 
     Raises:
-        typer.Exit: code 2, where a file was stopped before its end. Stopping a camera is its usual end.
+        typer.Exit: code 2, where a file was stopped before its end, or a live source was lost, so that systemd starts
+            it again. Stopping a camera is its usual end.
         EdpctError: see :func:`edpct.predict.video.predict_video`.
     """
     from edpct.cli.screen import screen
@@ -28,7 +29,8 @@ def run_video(engine: Engine, source: str, out: Path | None, settings: VideoSett
     with terminated_as_interrupted():
         flown = predict_video(engine, source, out, settings, screen())
     typer.echo(closing_line(flown, source))
-    if flown.ended == "stopped" and not is_live(source) and not settings.show:
+    cut = flown.ended == "stopped" and not is_live(source) and not settings.show
+    if cut or flown.ended == "lost":
         raise typer.Exit(2)
 
 

@@ -11,8 +11,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 from videos import camera_server, read_video, scenes, write_video
 
+from edpct.cli.main import app
 from edpct.cli.predict_video import closing_line
 from edpct.predict.video import Flown
 
@@ -95,6 +97,17 @@ def test_stopping_a_camera_is_its_usual_end(stopped: Stop, toy: Path, out: Path)
     assert code == 0 and said.startswith("Stopped: "), said + errors
     assert errors == ""
     assert len(read_video(out / "b.mkv")) > 0
+    assert [path.name for path in out.iterdir()] == ["b.mkv"]
+
+
+def test_a_camera_that_is_lost_is_a_failure_whose_file_is_whole(toy: Path, out: Path) -> None:
+    """So that systemd, told to restart on failure, starts it again."""
+    with camera_server(scenes(20)) as address:
+        arguments = ["--engine", str(toy), "--input", address, "--out", str(out / "b.mkv"), "--runtime", "onnxruntime"]
+        done = CliRunner().invoke(app, ["predict", *arguments])
+    assert done.exit_code == 2 and done.stdout.startswith(f"{address} gave no more frames: "), done.stderr
+    assert "Traceback" not in done.stderr
+    assert f"wrote {out / 'b.mkv'}" in done.stdout and len(read_video(out / "b.mkv")) > 0
     assert [path.name for path in out.iterdir()] == ["b.mkv"]
 
 
