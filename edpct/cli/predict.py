@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from edpct.predict.engine import Engine
     from edpct.predict.pictures import PictureSettings
     from edpct.predict.raster.job import Mapped, RasterSettings
-    from edpct.predict.raster.read import Bands
     from edpct.progress import Progress
 
 RASTER = "Rasters"
@@ -73,6 +72,7 @@ def predict_command(
     A folder or a raster that is stopped goes on where it was when the same command is run again.
     """
     from edpct.cli.predict_folder import run_folder
+    from edpct.cli.predict_options import bands_of, only_of_many_bits, only_of_rasters
     from edpct.cli.predict_video import run_video
     from edpct.cli.screen import screen
     from edpct.errors import DataError, RunError
@@ -88,7 +88,7 @@ def predict_command(
         raise RunError(f"There is no view '{view}'.", f"Choose from: {', '.join(VIEWS)}.")
     if overlap < 0 or streams < 1 or not 0 <= opacity <= 1 or smallest < 0 or simplify < 0:
         raise RunError("--overlap, --smallest and --simplify begin at 0, --streams at 1, --opacity lies in 0..1.")
-    chosen = _bands(bands, scale, percentiles)
+    chosen = bands_of(bands, scale, percentiles)
     shown = next((name for name in VIEWS if name == view), None)
     options = Options(threads=threads, streams=streams)
     if is_video(source):
@@ -96,7 +96,10 @@ def predict_command(
             view=shown or "overlay", fit=cast(Any, fit), overlap=overlap, opacity=opacity, hud=hud, show=show,
             realtime=realtime, seconds=seconds, frames=frames, rate=rate, codec=codec,
         )  # fmt: skip
-        _only_of_rasters(probabilities, polygons)
+        only_of_rasters(probabilities, polygons)
+        only_of_many_bits(chosen, ())
+        if json_file is not None:
+            raise RunError("--json is for images and rasters.")
         with Engine(engine, runtime=runtime, device=device, options=options) as opened:
             run_video(opened, source, out, video)
         return
@@ -116,7 +119,8 @@ def predict_command(
         if given.is_dir():
             run_folder(opened, given, out, pictures, maps, json_file, screen())
         elif _is_picture(given):
-            _only_of_rasters(probabilities, polygons)
+            only_of_rasters(probabilities, polygons)
+            only_of_many_bits(chosen, [given])
             _picture(opened, given, out, pictures, json_file)
         elif shown not in (None, "classes"):
             raise RunError(f"--view {shown} is for images and video; of a raster comes a map of classes.")
@@ -128,15 +132,6 @@ def _is_picture(path: Path) -> bool:
     from edpct.predict.pictures import SUFFIXES
 
     return path.suffix.lower() in SUFFIXES
-
-
-def _only_of_rasters(probabilities: bool, polygons: Path | None) -> None:
-    from edpct.errors import RunError
-
-    if probabilities or polygons is not None:
-        raise RunError(
-            "--probabilities and --polygons are for rasters.", "An image becomes one with: gdal_translate IN OUT.tif"
-        )
 
 
 def _picture(engine: Engine, source: Path, out: Path, settings: PictureSettings, json_file: Path | None) -> None:
@@ -181,33 +176,6 @@ def _closing(found: Mapped) -> list[str]:
     if found.kept:
         lines.append(f"{found.files[0]} was there; to make it anew, remove it.")
     return [*lines, *(f"Wrote {path}." for path in found.written)]
-
-
-def _bands(bands: str | None, scale: str | None, percentiles: str | None) -> Bands:
-    from edpct.errors import RunError
-    from edpct.predict.raster.read import Bands
-
-    def pair(text: str, option: str) -> tuple[float, float]:
-        try:
-            low, high = (float(part) for part in text.split(","))
-        except ValueError:
-            raise RunError(f"{option} is two numbers, such as 0,3000, and not '{text}'.") from None
-        if not low < high:
-            raise RunError(f"{option} {text}: the first is to be less than the second.")
-        return low, high
-
-    if scale is not None and percentiles is not None:
-        raise RunError("--scale and --percentiles say the same thing twice.", "Give one of them.")
-    try:
-        numbers = tuple(int(part) for part in bands.split(",")) if bands else ()
-    except ValueError:
-        raise RunError(f"--bands are numbers such as 4,3,2, and not '{bands}'.") from None
-    percent = pair(percentiles, "--percentiles") if percentiles else None
-    if percent and not 0 <= percent[0] < percent[1] <= 100:
-        raise RunError("--percentiles lie between 0 and 100.")
-    if scale is None or scale == "auto":
-        return Bands(numbers, "auto", percent)
-    return Bands(numbers, "none" if scale == "none" else pair(scale, "--scale"))
 
 
 def _check_output(target: Path, source: Path, option: str = "--out") -> None:

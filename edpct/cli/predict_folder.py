@@ -18,6 +18,7 @@ def run_folder(
     engine: Engine, source: Path, out: Path, pictures: PictureSettings, maps: RasterSettings, json_file: Path | None,
     progress: Progress,
 ) -> None:  # fmt: skip
+    from edpct.cli.predict_options import only_of_many_bits, only_of_rasters
     from edpct.cli.predict_report import report
     from edpct.errors import DataError, RunError
     from edpct.predict.pictures import SUFFIXES, predict_folder
@@ -35,6 +36,9 @@ def run_folder(
 
     if out.suffix.lower() in (*SUFFIXES, ".tif", ".tiff") and not out.is_dir():
         raise RunError(f"{out} is the name of a file, and {source} is a folder.", "Name a folder with --out.")
+    if not rasters:
+        only_of_rasters(maps.probabilities, None)
+        only_of_many_bits(maps.bands, (path for path, _ in images))
     seen = predict_folder(engine, images, out, pictures, progress)
     for path, target in rasters:
         try:

@@ -33,6 +33,7 @@ from edpct.task import Task
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
 # What an image is, its bytes say. Others that Pillow knows are left out: of PostScript, it would start a program.
 FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "GIF", "TIFF")
+MANY_BITS = ("I", "F")  # as the modes of images begin whose values a raster's reader scales
 QUALITY = 92  # of JPEG
 IN_WINDOWS = "As a GeoTIFF it is read in windows: gdal_translate -co TILED=YES IN OUT.tif"
 
@@ -104,7 +105,7 @@ def read_picture(path: Path, bands: Bands) -> Picture:
                         f"{MAX_PIXELS // 1_000_000}.",
                         IN_WINDOWS,
                     )
-                if not image.mode.startswith(("I", "F")):
+                if not image.mode.startswith(MANY_BITS):
                     return _picture(image)
     except FileNotFoundError as error:
         raise DataError(f"There is no image {path}.") from error
@@ -115,6 +116,19 @@ def read_picture(path: Path, bands: Bands) -> Picture:
     with Raster(path, bands) as raster:
         pixels = raster.read(0, raster.height)
         return Picture(pixels, raster.valid(0, raster.height))
+
+
+def may_have_many_bits(path: Path) -> bool:
+    """Whether an image has bands to choose and to scale; also where it cannot be opened, which reading it will say."""
+    if not path.is_file():
+        return True
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with Image.open(path, formats=FORMATS) as image:
+                return image.mode.startswith(MANY_BITS)
+    except (Image.DecompressionBombError, UnidentifiedImageError, OSError, SyntaxError, ValueError, EOFError):
+        return True
 
 
 def _picture(image: Image.Image) -> Picture:

@@ -160,3 +160,56 @@ def test_no_result_lies_among_the_images(engine: Path, tmp_path: Path) -> None:
     assert result.exit_code == 2 and "would lie among the images of --input" in result.stderr
     assert (tmp_path / "data" / "map.tif").read_bytes() == before
     assert sorted(path.name for path in (tmp_path / "in").rglob("*.*")) == ["a.png", "map.tif"]
+
+
+FOR_MANY_BITS = "--bands, --scale and --percentiles are for rasters, and for grey images of more than 8 bits"
+
+
+@pytest.mark.parametrize(
+    ("option", "said"),
+    [
+        (("--bands", "3,2,1"), FOR_MANY_BITS),
+        (("--scale", "0,3000"), FOR_MANY_BITS),
+        (("--scale", "none"), FOR_MANY_BITS),
+        (("--percentiles", "1,99"), FOR_MANY_BITS),
+        (("--probabilities",), "--probabilities and --polygons are for rasters"),
+    ],
+)
+def test_options_that_no_image_has_a_use_for_are_refused(
+    engine: Path, tmp_path: Path, option: tuple[str, ...], said: str
+) -> None:
+    _images(tmp_path / "in", "a.png", "b.jpg")
+    out = tmp_path / "out"
+    for source, target in ((tmp_path / "in", out), (tmp_path / "in" / "b.jpg", tmp_path / "b.png")):
+        result = _predict(engine, source, target, *option)
+        assert result.exit_code == 2 and said in result.stderr and not target.exists()
+    write_raster(tmp_path / "in" / "map.tif", planes(rgb(*SIZE)))
+    assert _predict(engine, tmp_path / "in", out, *option).exit_code == 0
+
+
+def test_a_grey_image_of_16_bits_is_scaled(engine: Path, tmp_path: Path) -> None:
+    values = np.arange(30 * 40, dtype=np.uint16).reshape(30, 40) * 50
+    _images(tmp_path / "in", "a.png")
+    Image.fromarray(values).save(tmp_path / "in" / "deep.png")
+    for source, target in ((tmp_path / "in", tmp_path / "out"), (tmp_path / "in" / "deep.png", tmp_path / "b.png")):
+        assert _predict(engine, source, target, "--scale", "0,30000").exit_code == 0
+    grey = np.clip(np.rint(values / 30000 * 255), 0, 255).astype(np.uint8)
+    expected = expected_classes(np.repeat(grey[..., None], 3, axis=2))
+    for path in (tmp_path / "out" / "deep.png", tmp_path / "b.png"):
+        np.testing.assert_array_equal(np.asarray(Image.open(path)), expected)
+
+
+@pytest.mark.parametrize(
+    ("option", "said"),
+    [
+        (("--json", "a.json"), "--json is for images and rasters"),
+        (("--bands", "3,2,1"), FOR_MANY_BITS),
+        (("--scale", "0,3000"), FOR_MANY_BITS),
+        (("--percentiles", "1,99"), FOR_MANY_BITS),
+    ],
+)
+def test_options_that_no_video_has_a_use_for_are_refused(
+    engine: Path, tmp_path: Path, option: tuple[str, ...], said: str
+) -> None:
+    result = _predict(engine, tmp_path / "flight.mp4", tmp_path / "out.mkv", *option)
+    assert result.exit_code == 2 and said in result.stderr and list(tmp_path.iterdir()) == []
