@@ -188,7 +188,8 @@ def _file(path: Path) -> Any:
     if path.is_file() and not path.stat().st_size:
         raise DataError(f"{path} is empty.", "Copy it again from the drone.")
     hint = "Copy it again from the drone; an .mp4 whose recording was cut off lacks its index and cannot be played."
-    return _require(opencv().VideoCapture(str(path)), f"{path} is damaged, or no video that OpenCV can read.", hint)
+    device = opencv().VideoCapture(str(path.absolute()))  # FFmpeg takes what is before a colon for a protocol
+    return _require(device, f"{path} is damaged, or no video that OpenCV can read.", hint)
 
 
 def _pipeline(source: str) -> Any:

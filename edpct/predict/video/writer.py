@@ -121,7 +121,7 @@ class VideoFile:
         cv2 = opencv()
         (height, width), colour = picture.shape[:2], picture.ndim == 3
         code = cv2.VideoWriter_fourcc(*self._codec)
-        device = cv2.VideoWriter(str(self._partial), code, self._rate, (width, height), colour)
+        device = cv2.VideoWriter(str(self._partial.absolute()), code, self._rate, (width, height), colour)
         if not device.isOpened():
             suffix = self.path.suffix
             raise RunError(
@@ -165,7 +165,7 @@ def _even(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
 def _frames_in(path: Path) -> int:
     """Frames that a file says it has; 0 where the first cannot be read."""
     cv2 = opencv()
-    device = cv2.VideoCapture(str(path))
+    device = cv2.VideoCapture(str(path.absolute()))
     count = device.get(cv2.CAP_PROP_FRAME_COUNT) if device.isOpened() and device.grab() else 0
     device.release()
     return int(count) if math.isfinite(count) else 0

@@ -131,6 +131,18 @@ def test_grey_and_transparent_frames_become_bgr(out: Path) -> None:
     capture.close()
 
 
+def test_a_name_with_a_colon_in_the_current_folder(engine: Engine, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    frames = scenes(5)
+    write_video(out / "12-30.mkv", frames).rename(out / "12:30.mkv")
+    monkeypatch.chdir(out)
+    flown = predict_video(engine, "12:30.mkv", Path("12:31.mkv"), CLASSES, Silent())
+    assert (flown.frames, flown.written, flown.path) == (5, 5, Path("12:31.mkv"))
+    Path("12:31.mkv").rename("found.mkv")
+    np.testing.assert_array_equal(
+        read_classes(out / "found.mkv"), [expected_classes(frame[..., ::-1]) for frame in frames]
+    )
+
+
 def test_a_paced_file_is_live_and_has_an_end() -> None:
     paced, before = Paced(Given(scenes(3), rate=1000)), time.perf_counter()
     assert paced.live and paced.finite and paced.count == 3
