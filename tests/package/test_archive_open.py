@@ -29,6 +29,7 @@ from edpct.package.write import package
 from edpct.runtimes.artefact import read_card, sha256_of
 from edpct.runtimes.gpu import GpuDevice, GpuState
 from edpct.runtimes.sidecar import Sidecar, sidecar_path, write_sidecar
+from edpct.runtimes.table import runtimes_for
 from edpct.weights import FOLDER, SHIPPED
 
 IMAGE = np.random.default_rng(0).integers(0, 256, (SIDE, SIDE, 3), np.uint8)
@@ -49,6 +50,19 @@ def write_plan(path: Path, builder: str = "tensorrt-rtx", version: str = "1.0", 
         ),
     )  # fmt: skip
     return path
+
+
+@pytest.mark.parametrize("suffix", [".plan", ".engine"])
+@pytest.mark.parametrize("builder", ["tensorrt", "tensorrt-rtx"])
+def test_a_plan_alone_is_opened_by_what_built_it(toy_run: Path, tmp_path: Path, suffix: str, builder: str) -> None:
+    """``edpct build`` writes .plan and .engine for every target."""
+    plan = write_plan(toy_run / f"student{suffix}", builder)
+    assert [row.name for row in runtimes_for(plan)] == [builder]
+    (tmp_path / "alone").mkdir()
+    for path in (plan, sidecar_path(plan)):
+        path.rename(tmp_path / "alone" / path.name)
+    packed = package(tmp_path / "alone", tmp_path / "alone.zip")
+    assert packed.manifest.default == plan.name and packed.manifest.engines[0].runtimes == (builder,)
 
 
 def test_the_default_is_the_fused_int8(toy_zip: Path, toy_run: Path, cache: Path) -> None:
