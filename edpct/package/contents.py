@@ -62,7 +62,8 @@ def contents_of(run: Path, engines: Sequence[str], weights: bool) -> Contents:
         weights: take the student's weights too.
 
     Raises:
-        RunError: no such folder, a compression that is not finished, or an engine that the report did not measure.
+        RunError: no such folder, a compression that is not finished, or an engine that is not the file that the report
+            measured under its name.
         DataError: no engines, or a name that cannot go into a package.
         EngineError: an engine that cannot be read or does not say what it is; a plan that nothing vouches for.
     """
