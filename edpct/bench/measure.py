@@ -211,8 +211,8 @@ def _or_left_out(post: _Post, posts: list[_Post], failures: list[FailureReport],
         failures.append(_failure(post.request, error, progress))
 
 
-def _failure(request: Request, error: EngineError, progress: Progress) -> FailureReport:
-    progress.say(f"Left out: {request.name} on {request.runtime}. {error}")
+def _failure(request: Request, error: EngineError, progress: Progress, what: str = "Left out") -> FailureReport:
+    progress.say(f"{what}: {request.name} on {request.runtime}. {error}")
     return FailureReport(name=request.name, runtime=request.runtime, reason=str(error))
 
 
@@ -272,28 +272,34 @@ def _flows(
     failures: list[FailureReport],
     progress: Progress,
 ) -> dict[int, ThroughputReport]:
-    """Throughput by row: engines opened anew for several streams, in turns; those that do not open have none."""
+    """Throughput by row: engines opened anew for several streams, in turns; those that fail meanwhile have none."""
     total = settings.rounds * len(posts)
     with ExitStack() as stack, progress.task(f"Throughput, {settings.streams} streams", total) as update:
         opened: list[tuple[_Post, Member]] = []
         for post in posts:
-            job, request = jobs[post.index], post.request
+            job = jobs[post.index]
             member = stack.enter_context(Member(replace(job, options=replace(job.options, streams=settings.streams))))
             try:
                 member.open()
                 member.warm_up(settings.warm_up)
             except EngineError as error:
-                failures.append(FailureReport(name=request.name, runtime=request.runtime, reason=str(error)))
-                progress.say(f"No throughput: {request.name} on {request.runtime}. {error}")
+                failures.append(_failure(post.request, error, progress, "No throughput"))
                 continue
             opened.append((post, member))
-        counted = [post for post, _ in opened]
-        for number in range(len(_rounds(kept, "flow", counted)), settings.rounds):
+        size = len(opened)
+        for number in range(len(_rounds(kept, "flow", [post for post, _ in opened])), settings.rounds):
             turns = {}
-            for place, (post, member) in enumerate(opened):
-                turns[str(post.index)] = asdict(member.flow(settings.seconds / settings.rounds))
-                update(number * len(opened) + place + 1, "")
+            for place, (post, member) in enumerate(list(opened)):
+                try:
+                    turns[str(post.index)] = asdict(member.flow(settings.seconds / settings.rounds))
+                except EngineError as error:
+                    opened.remove((post, member))
+                    failures.append(_failure(post.request, error, progress, "No throughput"))
+                update(number * size + place + 1, "")
+            if not opened:
+                break
             kept.add("flow", turns=turns)
+    counted = [post for post, _ in opened]
     rounds = _rounds(kept, "flow", counted)
     return {
         post.index: summarise_flow(

@@ -270,6 +270,34 @@ def test_an_engine_that_does_not_open_for_several_requests_keeps_its_latency(
     assert [(failure.name, failure.reason) for failure in measured.failures] == [("teacher.onnx", "Memory ran out.")]
 
 
+@pytest.mark.parametrize("failing", [("teacher.onnx",), ("teacher.onnx", "student.onnx")])
+def test_an_engine_that_fails_with_several_requests_keeps_its_latency(
+    compressed_run: Path, monkeypatch: pytest.MonkeyPatch, failing: tuple[str, ...]
+) -> None:
+    """In the second round, so that what the first gave is left out as well."""
+    flowing, asked = Member.flow, list[str]()
+
+    def short_of_memory(self: Member, seconds: float) -> object:
+        name = self._job.path.name
+        asked.append(name)
+        if asked.count(name) == 2 and name in failing:
+            raise EngineError("Memory ran out.")
+        return flowing(self, seconds)
+
+    monkeypatch.setattr(Member, "flow", short_of_memory)
+    names, progress = ("teacher.onnx", "student.onnx"), Watching()
+    settings = QUICK.model_copy(update={"streams": 2, "rounds": 3})
+    measured = bench([request(compressed_run / name) for name in names], None, settings, progress)
+    for row in measured.rows:
+        assert row.latency["transfer"].p50 > 0
+        assert (row.throughput is None) == (row.name in failing)
+    assert [asked.count(name) for name in names] == [2 if name in failing else 3 for name in names]
+    assert [(failure.name, failure.reason) for failure in measured.failures] == [
+        (name, "Memory ran out.") for name in failing
+    ]
+    assert progress.lines == [f"No throughput: {name} on onnxruntime. Memory ran out." for name in failing]
+
+
 # ---- stopped, and gone on with
 
 
