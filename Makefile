@@ -36,8 +36,9 @@ lint: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+# A worker that dies is named, and ends the run: with another in its place, pytest-xdist may wait for ever.
 test: setup lint
-	$(BIN)/pytest -n 2 --dist loadfile
+	$(BIN)/pytest -n 2 --dist loadfile --max-worker-restart 0
 
 # The Dubai run of the README: hours; see benchmarks/README.md.
 bench: setup

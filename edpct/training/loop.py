@@ -13,8 +13,8 @@ from __future__ import annotations
 import math
 import time
 from collections import deque
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Generator, Iterator
+from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,6 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
-from torch.utils.data import DataLoader
 
 from edpct.data.samples import Dataset
 from edpct.errors import EdpctError, TrainingError
@@ -153,8 +152,8 @@ class Training:
 
     def _train(self) -> None:
         recent: deque[float] = deque(maxlen=20)
-        batches = iter(()) if self._over() else iter(self._batches())
-        with self.progress.task(self.title, self.settings.steps, self.step) as update, interrupts_held() as interrupted:
+        bar = self.progress.task(self.title, self.settings.steps, self.step)
+        with bar as update, interrupts_held() as interrupted, closing(self._batches()) as batches:
             while not self._over():
                 images, labels = self._fetch(batches)
                 self.whole = False
@@ -181,12 +180,16 @@ class Training:
 
     # ---- a step
 
-    def _batches(self) -> DataLoader[Any]:
-        """This process's part of every batch that is left; crop i is the same whoever makes it."""
+    def _batches(self) -> Generator[Any]:
+        """This process's part of every batch that is left; crop i is the same whoever makes it.
+
+        Closing it ends the loader's processes at once. Where a traceback keeps the loader's iterator, they live until
+        that is collected, and torch then waits five seconds for each.
+        """
         batch, part = self.settings.batch, share_out(self.settings.batch)
         rest = [range(batch * s + part.start, batch * s + part.stop) for s in range(self.step, self.settings.steps)]
         cuda = self.device.type == "cuda"
-        return crop_loader(self.crops, rest, workers=WORKERS if cuda else 0, pin_memory=cuda)
+        yield from crop_loader(self.crops, rest, workers=WORKERS if cuda else 0, pin_memory=cuda)
 
     def _fetch(self, batches: Iterator[Any]) -> tuple[Tensor, Tensor]:
         """The next part; an image that has become unreadable in one process stops all."""
