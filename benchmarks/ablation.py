@@ -1,6 +1,7 @@
 r"""DP-CTNet, whole and with parts left out, beside what a user would train instead, on real imagery.
 
-    python benchmarks/ablation.py --data DIR [--steps 400] [--seeds 3] [--only NAME ...] [--table]
+    python benchmarks/ablation.py --data DIR [--steps 400] [--seeds 3] [--rates LR ...] [--only NAME ...]
+        [--table]
 
 All train from scratch by edpct's own loop: the same crops (a seed decides them), the same augmentation, loss and
 schedule, as many steps. Each network gets the best of three learning rates, chosen on seed 0 and on val, for all alike;
@@ -40,6 +41,7 @@ from edpct.training.teach import learner_of
 
 SIZE = 512
 RATES = (2.5e-4, 5e-4, 1e-3)
+STEPS = 400
 WHOLE = "DP-CTNet"
 PARTS = {
     "without the transformer path": "transformer",
@@ -74,10 +76,11 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--preset", default="small", choices=PRESETS)
-    parser.add_argument("--steps", type=int, default=400)
+    parser.add_argument("--steps", type=int, default=STEPS)
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--crop", type=int, default=256)
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--rates", type=float, nargs="+", default=RATES, help="learning rates to try on seed 0")
     parser.add_argument("--threads", type=int, default=0, help="of torch; 0: as many as there are cores")
     parser.add_argument("--only", nargs="*", default=[], metavar="NAME", help=f"of: {', '.join(names())}")
     parser.add_argument("--table", action="store_true", help="write the page from the runs that are there")
@@ -95,7 +98,7 @@ def main() -> int:
     except EdpctError as error:
         print(f"ablation: {error}", file=sys.stderr)
         return 2
-    (asked.out / f"{file_name(asked.preset)}.md").write_text(text, encoding="utf-8")
+    (asked.out / f"{page_name(asked.preset, asked.steps)}.md").write_text(text, encoding="utf-8")
     print(text)
     return 0
 
@@ -103,6 +106,11 @@ def main() -> int:
 def file_name(preset: str) -> str:
     """Presets do not share runs: those of DP-CTNet are of one."""
     return "ablation" if preset == "small" else f"ablation-{preset}"
+
+
+def page_name(preset: str, steps: int) -> str:
+    """The page of the whole table has no number; longer runs lie in the same file, and have pages of their own."""
+    return file_name(preset) if steps == STEPS else f"{file_name(preset)}-{steps}"
 
 
 def names() -> list[str]:
@@ -118,7 +126,7 @@ def compare(study: Study, dataset: Dataset, asked: argparse.Namespace) -> None:
         variant, rate, seed, *_ = key
         return trained(variant, rate, seed, dataset, budget, asked.work)
 
-    study.tuned(wanted, lambda _: RATES, asked.seeds, (asked.steps, asked.batch, asked.crop), make)
+    study.tuned(wanted, lambda _: asked.rates, asked.seeds, (asked.steps, asked.batch, asked.crop), make)
 
 
 def network(variant: str, preset: str, task: Task) -> nn.Module:
@@ -169,7 +177,7 @@ def page(study: Study, asked: argparse.Namespace, task: Task) -> str:
         line.append(" ".join(f"{run.miou:.2f}" for run in chosen))
         line += [f"{sum(run.iou.get(each, 0.0) for run in chosen) / len(chosen):.1f}" for each in task.names]
         lines.append(line)
-    tried = [[name, *(_at(name, rate, runs) for rate in RATES)] for name in found]
+    tried = [[name, *(_at(name, rate, runs) for rate in asked.rates)] for name in found]
     crops = asked.steps * asked.batch
     parts = [
         "# DP-CTNet, its parts and its rivals",
@@ -177,17 +185,19 @@ def page(study: Study, asked: argparse.Namespace, task: Task) -> str:
             f"From scratch on Dubai (train tiles 4, 5, 7, 8; val 2, 6), {crops} crops of "
             f"{asked.crop}x{asked.crop} pixels for each ({asked.steps} steps of {asked.batch}), the same crops, "
             "augmentation, loss and schedule for all; "
-            f"DP-CTNet {asked.preset} with its auxiliary heads. Learning rate: the best of three on seed 0. "
+            f"DP-CTNet {asked.preset} with its auxiliary heads. Learning rate: the best of those tried on seed 0. "
             f"mIoU on val at {SIZE}x{SIZE}, mean ± standard deviation over the seeds."
         ),
         markdown_table(header, lines),
         *claims(found),
         "Learning rates tried, mIoU % on seed 0:",
-        markdown_table(["network", *(f"{rate:g}" for rate in RATES)], tried),
+        markdown_table(["network", *(f"{rate:g}" for rate in asked.rates)], tried),
         made_on(runs),
         (
             f"Made with:\n\n    python benchmarks/ablation.py --data DIR --preset {asked.preset} --steps {asked.steps} "
-            f"--batch {asked.batch} --crop {asked.crop} --seeds {asked.seeds}"
+            f"--batch {asked.batch} --crop {asked.crop} --seeds {asked.seeds} "
+            f"--rates {' '.join(f'{rate:g}' for rate in asked.rates)}"
+            + (f" --only {' '.join(found)}" if len(found) < len(names()) else "")
         ),
     ]
     return "\n\n".join(parts) + "\n"
