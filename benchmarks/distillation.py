@@ -5,10 +5,11 @@ r"""AKD beside no distillation and beside other losses, on real imagery: one pru
 The teacher is pruned once; every way trains that student on the same crops (a seed decides them) with cross-entropy,
 Dice, and one loss more. Each loss gets the best of three weights, a third, one and three times that of its authors
 (AKD: all three modes alike), chosen on seed 0 and on val, for all alike; no distillation gets the best of three
-learning rates instead, and the others have that one too. AKD's modes alone, and AKD with KL, are shown below the line:
-they are not searched over. Goes on where it was stopped, also from a committed distillation.json, with the same teacher
-and share of MACs; ``--table`` writes the page from what is there. Start it twice with ``--threads 1`` on two cores: the
-runs are shared out.
+learning rates instead, and the others have that one too. AKD's modes alone, and AKD with KL at its authors' weight, are
+shown below the line: they are not searched over. Nor are the pairs of KL with one loss more, each of the two at the
+weight that was best alone (AKD: its prototype reading, the best of the three). Goes on where it was stopped, also from
+a committed distillation.json, with the same teacher and share of MACs; ``--table`` writes the page from what is there.
+Start it twice with ``--threads 1`` on two cores: the runs are shared out.
 """
 
 from __future__ import annotations
@@ -65,6 +66,7 @@ BELOW = {
     "AKD, prototype alone": "prototype",
 }
 BOTH = "AKD and KL"
+PROTOTYPE = "AKD, prototype"
 
 
 def main() -> int:
@@ -112,6 +114,11 @@ def pruned(teacher: Path, macs: float, work: Path) -> Path:
     return path
 
 
+def pairs() -> dict[str, str]:
+    """What stands beside KL in each pair, by the pair's name."""
+    return {f"KL and {PROTOTYPE}": f"{PROTOTYPE} alone", **{f"KL and {way}": way for way in RIVALS if way != "KL"}}
+
+
 def weights_of(way: str) -> Sequence[float]:
     """The weights that a loss is tried at."""
     usual = RIVALS[way][0] if way in RIVALS else 1.0
@@ -135,20 +142,32 @@ def compare(study: Study, student: Path, dataset: Dataset, asked: argparse.Names
     """Make the runs that are not there yet."""
     budget = asked.steps, asked.batch, asked.crop
 
-    def make(rate: float | None) -> Callable[[Key], Run]:
+    def make(rate: float | None, kl: float = 0.0) -> Callable[[Key], Run]:
         def one(key: Key) -> Run:
             way, value, seed, *_ = key
-            return trained(way, value, value if rate is None else rate, seed, student, dataset, asked)
+            beside = pairs().get(way)
+            chosen = settings_of(beside, value) | {"kl": kl} if beside else settings_of(way, value)
+            return trained(way, value, chosen, value if rate is None else rate, seed, student, dataset, asked)
 
         return one
 
     rate = study.tuned([NONE], lambda _: RATES, asked.seeds, budget, make(None))[NONE][0].value
-    weight = study.tuned([AKD, *RIVALS], weights_of, asked.seeds, budget, make(rate))[AKD][0].value
-    study.tuned([*BELOW, BOTH], lambda _: [weight], asked.seeds, budget, make(rate))
+    alone = study.tuned([AKD, *RIVALS], weights_of, asked.seeds, budget, make(rate))
+    weight = alone[AKD][0].value
+    alone |= study.tuned([*BELOW, BOTH], lambda _: [weight], asked.seeds, budget, make(rate))
+    kl = alone["KL"][0].value
+    study.tuned([*pairs()], lambda pair: [alone[pairs()[pair]][0].value], asked.seeds, budget, make(rate, kl))
 
 
 def trained(
-    way: str, value: float, rate: float, seed: int, student: Path, dataset: Dataset, asked: argparse.Namespace
+    way: str,
+    value: float,
+    chosen: dict[str, Any],
+    rate: float,
+    seed: int,
+    student: Path,
+    dataset: Dataset,
+    asked: argparse.Namespace,
 ) -> Run:
     """Distil one student, and measure it on val."""
     teacher, pupil = load_checkpoint(asked.teacher), load_checkpoint(student)
@@ -156,7 +175,7 @@ def trained(
     settings = DistilSettings.model_validate(
         {
             "steps": asked.steps, "batch": asked.batch, "crop": asked.crop, "lr": rate, "validate_every": 0,
-            "save_every": 100, **settings_of(way, value),
+            "save_every": 100, **chosen,
         }
     )  # fmt: skip
     torch.manual_seed(seed)
@@ -172,7 +191,7 @@ def page(study: Study, student: Path, dataset: Dataset, asked: argparse.Namespac
     before, after = (count_macs(each.model, size.height, size.width) for each in (teacher, pupil))
     top = 100 * validate(teacher.model, dataset, teacher.card.task).miou
     runs = [run for run in study.runs if (run.steps, run.batch, run.crop) == (asked.steps, asked.batch, asked.crop)]
-    ways = [NONE, AKD, *RIVALS, *BELOW, BOTH]
+    ways = [NONE, AKD, *RIVALS, *BELOW, BOTH, *pairs()]
     found = {way: by_seed(way, runs) for way in ways}
     found = {way: chosen for way, chosen in found.items() if chosen}
     none = {run.seed: run.miou for run in found.get(NONE, [])}
@@ -186,7 +205,7 @@ def page(study: Study, student: Path, dataset: Dataset, asked: argparse.Namespac
         lines.append([way, tuned, written(chosen), each, gain, f"{mean - top:+.2f}"])
     tried = []
     for way in found:
-        if way in (*BELOW, BOTH):
+        if way in (*BELOW, BOTH, *pairs()):
             continue
         first = sorted((run for run in runs if run.variant == way and run.seed == 0), key=lambda run: run.value)
         tried.append([way, *(f"{run.value:.3g}: {run.miou:.2f}" for run in first)])
@@ -217,22 +236,31 @@ def page(study: Study, student: Path, dataset: Dataset, asked: argparse.Namespac
 
 
 def claims(found: dict[str, list[Run]], top: float) -> list[str]:
-    """AKD against no distillation, against the best rival, and against the teacher."""
-    if AKD not in found or NONE not in found:
-        return []
-    mean, spread = mean_and_spread(found[AKD])
-    rivals = {way: mean_and_spread(found[way]) for way in RIVALS if way in found}
+    """AKD against no distillation, against the best rival, and against the teacher; then the same of both with KL."""
     said = []
-    against = {"no distillation": mean_and_spread(found[NONE])}
+    together = f"KL and {PROTOTYPE}"
+    for ours, rivals in ((AKD, [*RIVALS]), (together, ["KL", *(pair for pair in pairs() if pair != together)])):
+        if ours in found and NONE in found:
+            said += _verdicts(ours, [way for way in rivals if way in found], found)
+            said.append(
+                f"- {ours}, the student against its teacher: {mean_and_spread(found[ours])[0] - top:+.2f} points."
+            )
+    return ["\n".join(said)] if said else []
+
+
+def _verdicts(ours: str, rivals: Sequence[str], found: dict[str, list[Run]]) -> list[str]:
+    mean, spread = mean_and_spread(found[ours])
+    against = {NONE: NONE}
     if rivals:
-        rival = max(rivals, key=lambda way: rivals[way][0])
-        against[f"the best rival, {rival}"] = rivals[rival]
-    for name, (other, theirs) in against.items():
-        verdict = "more than" if abs(mean - other) > max(spread, theirs) else "within"
+        best = max(rivals, key=lambda way: mean_and_spread(found[way])[0])
+        against[f"the best rival, {best}"] = best
+    said = []
+    for name, way in against.items():
+        other, theirs = mean_and_spread(found[way])
         larger = max(spread, theirs)
-        said.append(f"- AKD against {name}: {mean - other:+.2f} points, {verdict} the larger spread ({larger:.2f}).")
-    said.append(f"- AKD's student against its teacher: {mean - top:+.2f} points.")
-    return ["\n".join(said)]
+        verdict = "more than" if abs(mean - other) > larger else "within"
+        said.append(f"- {ours} against {name}: {mean - other:+.2f} points, {verdict} the larger spread ({larger:.2f}).")
+    return said
 
 
 if __name__ == "__main__":

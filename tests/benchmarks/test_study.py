@@ -285,7 +285,7 @@ def test_the_ablation_makes_its_page(dubai: Path, tmp_path: Path, monkeypatch: p
     assert ablation(*arguments, "--only", *names) == 0
     runs = json.loads((tmp_path / "out/ablation-tiny.json").read_text())["runs"]
     assert sorted((run["variant"], run["seed"]) for run in runs) == sorted((n, s) for n in names for s in (0, 1))
-    page = (tmp_path / "out/ablation-tiny.md").read_text()
+    (page,) = [path.read_text() for path in (tmp_path / "out").glob("ablation-tiny-*.md")]  # by the number of steps
     for name in names:
         scores = [run["miou"] for run in runs if run["variant"] == name]
         assert f"{statistics.mean(scores):.2f} ± {statistics.stdev(scores):.2f}" in page
@@ -300,17 +300,20 @@ def test_the_ablation_makes_its_page(dubai: Path, tmp_path: Path, monkeypatch: p
 def test_the_distillation_makes_its_page(dubai: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     teacher = _teacher(tmp_path / "teacher.pt", dubai, 0)
     rivals = {"KL": (1.0, "kl"), "IFVD": (200.0, "ifvd")}
-    distillation = _study("distillation", monkeypatch, RATES=(1e-3,), FACTORS=(1.0,), RIVALS=rivals, BELOW={})
+    below = {"AKD, prototype alone": "prototype"}
+    distillation = _study("distillation", monkeypatch, RATES=(1e-3,), FACTORS=(1.0,), RIVALS=rivals, BELOW=below)
     arguments = ("--data", dubai, "--teacher", teacher, "--macs", 0.5)
     assert distillation(*arguments, "--work", tmp_path / "work", "--out", tmp_path / "out") == 0
     content = json.loads((tmp_path / "out/distillation.json").read_text())
     assert content["made_of"] == {"teacher": _digest(teacher), "macs": 0.5}
     runs = content["runs"]
-    ways = ("no distillation", "AKD", "KL", "IFVD", "AKD and KL")
+    pairs = ("KL and AKD, prototype", "KL and IFVD")
+    ways = ("no distillation", "AKD", "KL", "IFVD", "AKD, prototype alone", "AKD and KL", *pairs)
     assert sorted((run["variant"], run["seed"]) for run in runs) == sorted((w, s) for w in ways for s in (0, 1))
     assert len({run["loss"] for run in runs}) == len(runs), "two ways came out alike"
     page = (tmp_path / "out/distillation.md").read_text()
     for way in ways:
         scores = [run["miou"] for run in runs if run["variant"] == way]
         assert f"{statistics.mean(scores):.2f} ± {statistics.stdev(scores):.2f}" in page
-    assert "- AKD against no distillation:" in page and "- AKD against the best rival," in page
+    for way in ("AKD", pairs[0]):
+        assert f"- {way} against no distillation:" in page and f"- {way} against the best rival," in page
