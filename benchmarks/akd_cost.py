@@ -36,10 +36,7 @@ from edpct.recipe import AKDSettings, DistilSettings
 from edpct.training.loop import MAX_GRADIENT_NORM, use_bf16
 
 CLASSES, IGNORE = 5, 255
-WAYS = {
-    "KL": DistilSettings(akd=AKDSettings(pixel=0, relation=0, prototype=0)),
-    "KL + AKD": DistilSettings(akd=AKDSettings(pixel=1, relation=1, prototype=1)),
-}
+WAYS = {"KL": DistilSettings(akd=AKDSettings(pixel=0, relation=0, prototype=0)), "KL + AKD": DistilSettings()}
 LIMITS = {"seconds": 0.15, "megabytes": 300}  # that AKD may add
 MEMORY_STEPS = 3
 WARM_UP = 2

@@ -29,7 +29,7 @@ def _file(tmp_path: Path, text: str) -> Path:
 def test_without_file_and_flags_the_defaults_hold() -> None:
     recipe = load_recipe(CompressRecipe, None, {})
     assert recipe == CompressRecipe()
-    assert (recipe.prune.macs, recipe.prune.round_to, recipe.distil.kl, recipe.export.size) == (None, "auto", 3.0, None)
+    assert (recipe.prune.macs, recipe.prune.round_to, recipe.distil.kl, recipe.export.size) == (None, "auto", 1.0, None)
     assert (recipe.prune.budget, recipe.prune.width_step) == (("macs", 0.1), 8)
 
 
@@ -38,7 +38,7 @@ def test_the_file_overrides_defaults_and_flags_override_the_file(tmp_path: Path)
     recipe = load_recipe(CompressRecipe, path, {"distil.steps": 7, "distil.akd.relation": 0.5, "prune.macs": 0.3})
     assert (recipe.seed, recipe.distil.batch, recipe.distil.akd.pixel) == (4, 3, 0.25)  # from the file
     assert (recipe.distil.steps, recipe.distil.akd.relation, recipe.prune.macs) == (7, 0.5, 0.3)  # from the flags
-    assert (recipe.distil.akd.prototype, recipe.distil.lr) == (3.0, 1e-3)  # from the defaults
+    assert (recipe.distil.akd.prototype, recipe.distil.lr) == (1.0, 1e-3)  # from the defaults
 
 
 def test_a_flag_that_was_not_given_changes_nothing(tmp_path: Path) -> None:
@@ -62,7 +62,7 @@ def test_losses_of_distillation_are_combined_at_will(tmp_path: Path) -> None:
     path = _file(tmp_path, '[distil]\nkl = 0\ncwd = 3\nifvd = 0.5\ntaps = ["fused"]\n[distil.akd]\nrelation = 0\n')
     distil = load_recipe(CompressRecipe, path, {}).distil
     assert (distil.kl, distil.cwd, distil.dist, distil.ifvd, distil.taps) == (0.0, 3.0, 0.0, 0.5, ("fused",))
-    assert (distil.akd.relation, distil.akd.prototype) == (0.0, 3.0)
+    assert (distil.akd.relation, distil.akd.pixel) == (0.0, 1.0)
     printed = recipe_toml(CompressRecipe)
     for name in ("taps", "cwd", "dist", "attention_transfer", "rkd_distance", "ifvd"):
         assert any(

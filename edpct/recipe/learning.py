@@ -131,8 +131,6 @@ class SparseSettings(OptimiseSettings):
 class AKDSettings(Section):
     """Weights of angle knowledge distillation's three readings; see :mod:`edpct.distillation.akd`.
 
-    The defaults, and that of ``kl`` beside them, are those that taught best in benchmarks/results/distillation.
-
     Attributes:
         pixel: weight of the angle between both networks' vectors at each position.
         relation: weight of the angles inside triplets of regions.
@@ -140,9 +138,9 @@ class AKDSettings(Section):
         tokens: regions an image is pooled to for the relation mode's triplets (its cost grows with the cube).
     """
 
-    pixel: float = Field(0.0, ge=0)
-    relation: float = Field(0.0, ge=0)
-    prototype: float = Field(3.0, ge=0)
+    pixel: float = Field(1.0, ge=0)
+    relation: float = Field(1.0, ge=0)
+    prototype: float = Field(1.0, ge=0)
     tokens: int = Field(64, ge=3, le=256)
 
 
@@ -168,7 +166,7 @@ class DistilSettings(OptimiseSettings):
 
     akd: AKDSettings = AKDSettings()
     taps: tuple[str, ...] = ()
-    kl: float = Field(3.0, ge=0)
+    kl: float = Field(1.0, ge=0)
     temperature: float = Field(2.0, gt=0)
     cwd: float = Field(0.0, ge=0)
     dist: float = Field(0.0, ge=0)

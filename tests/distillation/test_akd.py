@@ -244,9 +244,6 @@ def test_kl_divergence_is_scipys_relative_entropy(temperature: float) -> None:
     assert kl_divergence(teacher, teacher + 4.0, temperature).item() == pytest.approx(0.0, abs=1e-6)
 
 
-ALL_MODES = DistilSettings(akd=AKDSettings(pixel=1.0, relation=1.0, prototype=1.0))
-
-
 def _learner(settings: DistilSettings) -> DistilLearner:
     torch.manual_seed(0)
     return DistilLearner(dpctnet("tiny", 4), dpctnet("tiny", 4), settings, IGNORE, 4)
@@ -260,7 +257,7 @@ def batch() -> tuple[Tensor, Tensor]:
 
 
 def test_all_terms_are_there_finite_and_teach_the_student_only(batch: tuple[Tensor, Tensor]) -> None:
-    learner = _learner(ALL_MODES)
+    learner = _learner(DistilSettings())
     terms = learner(*batch)
     assert set(terms) == {"ce", "dice", "kl"} | {f"{m} {t}" for m in ("pixel", "relation", "prototype") for t in TAPS}
     assert all(torch.isfinite(term) and term.dim() == 0 for term in terms.values())
@@ -274,7 +271,7 @@ def test_all_terms_are_there_finite_and_teach_the_student_only(batch: tuple[Tens
 @pytest.mark.parametrize("mode", ["pixel", "relation", "prototype"])
 def test_a_mode_of_weight_zero_is_switched_off_and_weights_are_factors(batch: tuple[Tensor, Tensor], mode: str) -> None:
     off = {"pixel": 0.0, "relation": 0.0, "prototype": 0.0}
-    once = _learner(DistilSettings(akd=AKDSettings(**{**off, mode: 1.0}), kl=1.0))(*batch)
+    once = _learner(DistilSettings(akd=AKDSettings(**{**off, mode: 1.0})))(*batch)
     twice = _learner(DistilSettings(akd=AKDSettings(**{**off, mode: 2.0}), kl=3.0))(*batch)
     assert {name.split()[0] for name in once} == {"ce", "dice", "kl", mode}
     for tap in TAPS:
@@ -283,7 +280,7 @@ def test_a_mode_of_weight_zero_is_switched_off_and_weights_are_factors(batch: tu
 
 
 def test_the_weights_of_a_mode_are_shared_by_the_taps(batch: tuple[Tensor, Tensor]) -> None:
-    learner = _learner(ALL_MODES).eval()
+    learner = _learner(DistilSettings()).eval()
     terms = learner(*batch)
     with torch.no_grad():
         ours, theirs = learner.model.features(batch[0]), learner._teacher[0].features(batch[0])
@@ -293,7 +290,7 @@ def test_the_weights_of_a_mode_are_shared_by_the_taps(batch: tuple[Tensor, Tenso
 
 
 def test_a_student_equal_to_its_teacher_has_nothing_to_learn_from_it(batch: tuple[Tensor, Tensor]) -> None:
-    learner = _learner(ALL_MODES).eval()
+    learner = _learner(DistilSettings()).eval()
     learner.model.load_state_dict(learner._teacher[0].state_dict())
     terms = learner(*batch)
     assert terms["kl"].item() == pytest.approx(0.0, abs=1e-5)
@@ -302,7 +299,7 @@ def test_a_student_equal_to_its_teacher_has_nothing_to_learn_from_it(batch: tupl
 
 
 def test_a_batch_with_every_pixel_ignored_gives_finite_terms(batch: tuple[Tensor, Tensor]) -> None:
-    learner = _learner(ALL_MODES)
+    learner = _learner(DistilSettings())
     terms = learner(batch[0], torch.full_like(batch[1], IGNORE))
     torch.stack(list(terms.values())).sum().backward()
     assert all(torch.isfinite(term) for term in terms.values())
@@ -317,7 +314,9 @@ def test_a_pruned_student_is_projected_to_its_teachers_widths(batch: tuple[Tenso
 
     torch.manual_seed(0)
     teacher = dpctnet("tiny", 4)
-    learner = DistilLearner(prune_by_ratio(teacher, 0.5, PruneSettings(), Silent()), teacher, ALL_MODES, IGNORE, 4)
+    learner = DistilLearner(
+        prune_by_ratio(teacher, 0.5, PruneSettings(), Silent()), teacher, DistilSettings(), IGNORE, 4
+    )
     assert {tap: (p.in_channels, p.out_channels) for tap, p in learner.projections.items()} == dict.fromkeys(
         TAPS, (32, 64)
     )

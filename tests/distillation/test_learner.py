@@ -61,7 +61,7 @@ def test_every_row_has_its_weight_in_the_recipe_and_a_name_of_its_own() -> None:
     assert len({term.name for term in TERMS}) == len(TERMS)
     for term in TERMS:
         weight = attrgetter(term.setting)(DistilSettings())
-        assert weight == (3.0 if term.setting in ("kl", "akd.prototype") else 0.0)
+        assert weight == (1.0 if term.setting == "kl" or term.setting.startswith("akd.") else 0.0)
         section = AKDSettings if term.setting.startswith("akd.") else DistilSettings
         with pytest.raises(ValueError, match="greater than or equal to 0"):
             section.model_validate({term.name: -1.0})
@@ -91,13 +91,12 @@ def test_without_terms_the_teacher_is_not_run_and_nothing_is_projected(batch: tu
     learner(*batch)
     assert teacher.runs == 0 and not learner.projections
     assert not _learner(Taps("cnn"), teacher, akd=AKDSettings(pixel=0)).projections
-    assert set(_learner(Taps("cnn"), teacher, akd=AKDSettings(pixel=1)).projections) == {"cnn"}
+    assert set(_learner(Taps("cnn"), teacher).projections) == {"cnn"}
 
 
 def test_all_losses_together_teach_a_dpctnet(batch: tuple[Tensor, Tensor]) -> None:
     weights = dict.fromkeys(("kl", "cwd", "dist", *RIVALS_ON_FEATURES), 0.5)
-    akd = AKDSettings(pixel=0.5, relation=0.5, prototype=0.5)
-    learner = _learner(dpctnet("tiny", 4), dpctnet("tiny", 4), akd=akd, **weights)
+    learner = _learner(dpctnet("tiny", 4), dpctnet("tiny", 4), **weights)
     with torch.autocast("cpu", torch.bfloat16):
         terms = learner(*batch)
     assert set(terms) == {"ce", "dice"} | {
