@@ -241,7 +241,7 @@ def claims(found: dict[str, list[Run]], top: float) -> list[str]:
     together = f"KL and {PROTOTYPE}"
     for ours, rivals in ((AKD, [*RIVALS]), (together, ["KL", *(pair for pair in pairs() if pair != together)])):
         if ours in found and NONE in found:
-            said += _verdicts(ours, [way for way in rivals if way in found], found)
+            said += _verdicts(ours, [way for way in rivals if len(found.get(way, [])) == len(found[ours])], found)
             said.append(
                 f"- {ours}, the student against its teacher: {mean_and_spread(found[ours])[0] - top:+.2f} points."
             )
