@@ -4,7 +4,7 @@ r"""DP-CTNet, whole and with parts left out, beside what a user would train inst
         [--table]
 
 All train from scratch by edpct's own loop: the same crops (a seed decides them), the same augmentation, loss and
-schedule, as many steps. Each network gets the best of three learning rates, chosen on seed 0 and on val, for all alike;
+schedule, as many steps. Each network gets the best of the learning rates, chosen on seed 0 and on val, for all alike;
 DP-CTNet has the auxiliary heads that belong to it. The weights of the last step count. Goes on where it was stopped,
 also from a committed ablation.json; ``--table`` writes the page from what is there. Start it twice with ``--threads 1``
 on two cores: the runs are shared out, and that is faster than one after the other with two threads.
@@ -13,6 +13,7 @@ on two cores: the runs are shared out, and that is faster than one after the oth
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -197,7 +198,7 @@ def page(study: Study, asked: argparse.Namespace, task: Task) -> str:
             f"Made with:\n\n    python benchmarks/ablation.py --data DIR --preset {asked.preset} --steps {asked.steps} "
             f"--batch {asked.batch} --crop {asked.crop} --seeds {asked.seeds} "
             f"--rates {' '.join(f'{rate:g}' for rate in asked.rates)}"
-            + (f" --only {' '.join(found)}" if len(found) < len(names()) else "")
+            + (f" --only {shlex.join(found)}" if len(found) < len(names()) else "")
         ),
     ]
     return "\n\n".join(parts) + "\n"
