@@ -20,7 +20,7 @@ from edpct.bench.report.schema import Scope
 from edpct.bench.scoring import Scores, score_windows
 from edpct.data.samples import Dataset
 from edpct.data.tiling import windows
-from edpct.errors import EdpctError, EngineError
+from edpct.errors import DataError, EdpctError, EngineError
 from edpct.runtimes.ports import ports_of, predictor
 from edpct.runtimes.session import Options, Session
 from edpct.runtimes.table import open_session
@@ -95,13 +95,23 @@ class Worker:
         return peak_bytes()
 
     def score(self, dataset: Dataset) -> Scores:
-        """Accuracy over the val split; tells after every window how many are done."""
+        """Accuracy over the val split; tells after every window how many are done.
+
+        Raises:
+            DataError: an image or mask cannot be read, or every pixel is ignored.
+        """
         task = self._job.task
         size = task.preprocessing
-        return score_windows(
+        scores = score_windows(
             predictor(self._session, task, self._job.path.name), windows(dataset, "val", size.height, size.width),
             task.num_classes, task.ignore_index, lambda done: self._connection.send(("progress", done)),
         )  # fmt: skip
+        if not scores.images:
+            raise DataError(
+                f"There is nothing to score on in {dataset.root}: every pixel of the val masks is ignored.",
+                "Check the masks, the class table and its ignore index.",
+            )
+        return scores
 
     def close(self) -> None:
         for lane in reversed(self._lanes):

@@ -72,7 +72,7 @@ def predict_command(
     A folder or a raster that is stopped goes on where it was when the same command is run again.
     """
     from edpct.cli.predict_folder import run_folder
-    from edpct.cli.predict_options import bands_of, only_of_many_bits, only_of_rasters
+    from edpct.cli.predict_options import bands_of, only_of_many_bits, only_of_rasters, only_of_video
     from edpct.cli.predict_video import run_video
     from edpct.cli.screen import screen
     from edpct.errors import DataError, RunError
@@ -91,11 +91,11 @@ def predict_command(
     chosen = bands_of(bands, scale, percentiles)
     shown = next((name for name in VIEWS if name == view), None)
     options = Options(threads=threads, streams=streams)
+    video = VideoSettings(
+        view=shown or "overlay", fit=cast(Any, fit), overlap=overlap, opacity=opacity, hud=hud, show=show,
+        realtime=realtime, seconds=seconds, frames=frames, rate=rate, codec=codec,
+    )  # fmt: skip
     if is_video(source):
-        video = VideoSettings(
-            view=shown or "overlay", fit=cast(Any, fit), overlap=overlap, opacity=opacity, hud=hud, show=show,
-            realtime=realtime, seconds=seconds, frames=frames, rate=rate, codec=codec,
-        )  # fmt: skip
         only_of_rasters(probabilities, polygons)
         only_of_many_bits(chosen, ())
         if json_file is not None:
@@ -106,6 +106,7 @@ def predict_command(
     given = Path(source)
     if not given.exists():
         raise DataError(f"There is no {source}.", "Check --input.")
+    only_of_video(video)
     if out is None:
         raise RunError("There is nowhere to put the result.", "Give --out FILE, or --out FOLDER for a folder.")
     if polygons is not None:

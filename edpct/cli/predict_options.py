@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from edpct.predict.raster.read import Bands
+    from edpct.predict.video import VideoSettings
 
 
 def bands_of(bands: str | None, scale: str | None, percentiles: str | None) -> Bands:
@@ -44,6 +45,19 @@ def only_of_rasters(probabilities: bool, polygons: Path | None) -> None:
         raise RunError(
             "--probabilities and --polygons are for rasters.", "An image becomes one with: gdal_translate IN OUT.tif"
         )
+
+
+def only_of_video(settings: VideoSettings) -> None:
+    """Refuse what says how frames are taken, where the input is an image, a folder or a raster."""
+    from edpct.errors import RunError
+    from edpct.predict.video import VideoSettings
+
+    usual, given = VideoSettings(), []
+    for name in ("fit", "show", "hud", "realtime", "seconds", "frames", "rate", "codec"):
+        if getattr(settings, name) != getattr(usual, name):
+            given.append("--no-hud" if name == "hud" else f"--{name}")
+    if given:
+        raise RunError(f"{' and '.join(given)} {'are' if len(given) > 1 else 'is'} for video and cameras.")
 
 
 def only_of_many_bits(bands: Bands, images: Iterable[Path]) -> None:

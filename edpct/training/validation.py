@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from edpct.data.accuracy import Accuracy, ConfusionMatrix, accuracy_of
 from edpct.data.samples import Dataset
 from edpct.data.tiling import cover, windows_of
+from edpct.errors import DataError
 from edpct.progress import Progress
 from edpct.task import Preprocessing, Task
 from edpct.training.processes import processes, summed, together
@@ -19,13 +20,19 @@ def check_val(dataset: Dataset, progress: Progress) -> None:
     """Find a validation image that cannot be used before training, not at the first validation.
 
     Raises:
-        DataError: there is none, or one cannot be read.
+        DataError: there is none, one cannot be read, or every pixel is ignored.
     """
-    samples = dataset.split("val")
+    samples, labelled = dataset.split("val"), False
     with progress.task("Checking val", len(samples)) as update:
         for done, sample in enumerate(samples, 1):
-            dataset.read(sample)
+            _, labels = dataset.read(sample)
+            labelled = labelled or bool((labels != dataset.task.ignore_index).any())
             update(done, "")
+    if not labelled:
+        raise DataError(
+            f"There is nothing to score on in {dataset.root}: every pixel of the val masks is ignored.",
+            "Check the masks, the class table and its ignore index.",
+        )
 
 
 def validate(

@@ -211,6 +211,8 @@ def test_what_cannot_be_is_one_sentence(
         ("mask.xyz", (), "mask.xyz is none of these"),
         ("mask.png", ("--probabilities",), "--probabilities and --polygons are for rasters"),
         ("none/mask.png", (), "There is no folder"),
+        ("mask.png", ("--show",), "--show is for video and cameras."),
+        ("mask.png", ("--codec", "avc1", "--no-hud"), "--no-hud and --codec are for video and cameras."),
     ],
 )
 def test_what_an_image_cannot_become(engine: Path, tmp_path: Path, name: str, more: tuple[str, ...], said: str) -> None:

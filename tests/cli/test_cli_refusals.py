@@ -613,6 +613,18 @@ def test_a_train_split_that_is_ignored_throughout(edpct: Edpct, scenes: Path, tm
     assert edpct(*train).code == 0
 
 
+def test_a_val_split_that_is_ignored_throughout(edpct: Edpct, scenes: Path, tiny_teacher: Path, tmp_path: Path) -> None:
+    """Said before training begins and after a bench has looked, not as an mIoU of 0."""
+    data = Path(shutil.copytree(scenes, tmp_path / "data"))
+    for mask in (data / "val/masks").iterdir():
+        Image.fromarray(np.full((128, 128), 255, np.uint8)).save(mask)
+    trained = edpct("train", "--data", data, "--out", tmp_path / "out", *SMALL_TRAINING)
+    refused(trained, f"There is nothing to score on in {data}: every pixel of the val masks is ignored.")
+    assert not (tmp_path / "out/teacher.pt").exists()
+    measured = edpct("bench", "--engine", tiny_teacher, "--data", data, "--seconds", 0.1, "--rounds", 1)
+    refused(measured, f"There is nothing to score on in {data}: every pixel of the val masks is ignored.")
+
+
 def test_a_teacher_of_other_settings_is_not_overwritten(edpct: Edpct, scenes: Path, tmp_path: Path) -> None:
     made = edpct("train", "--data", scenes, "--out", tmp_path / "out", *SMALL_TRAINING)
     assert made.code == 0, made.err
