@@ -390,6 +390,26 @@ def test_a_place_nodata_or_mask_in_a_file_beside_the_raster_makes_another_map(
     assert not _map(logits_file, source, out).kept
 
 
+def test_what_programs_leave_beside_a_raster_that_they_only_look_at_makes_no_other_map(
+    logits_file: Path, tmp_path: Path
+) -> None:
+    """Statistics, a histogram and overviews, as QGIS and gdalinfo write them; what says something still counts."""
+    out, source = tmp_path / "map.tif", write_raster(tmp_path / "in.tif", planes(rgb(600, 500)))
+    assert not _map(logits_file, source, out).kept
+    with rasterio.Env(TIFF_USE_OVR=True), rasterio.open(source, "r+") as file:
+        file.build_overviews([2, 4])
+    pam = tmp_path / "in.tif.aux.xml"
+    histogram = "<Histograms><HistItem><HistMin>0</HistMin></HistItem></Histograms>"
+    statistics = '<Metadata><MDI key="STATISTICS_MEAN">3</MDI></Metadata>'
+    pam.write_text(f'<PAMDataset><PAMRasterBand band="1">{histogram}{statistics}</PAMRasterBand></PAMDataset>\n')
+    assert (tmp_path / "in.tif.ovr").exists() and _map(logits_file, source, out).kept
+    described = statistics.replace("</M", '<MDI key="SENSOR">thermal</MDI></M')
+    pam.write_text(f'<PAMDataset><PAMRasterBand band="1">{described}</PAMRasterBand></PAMDataset>')
+    assert not _map(logits_file, source, out).kept
+    pam.write_text("<PAMDataset")
+    assert not _map(logits_file, source, out).kept
+
+
 @pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
 @pytest.mark.parametrize("deep", [False, True])
 def test_changed_sources_of_a_vrt_make_another_map(logits_file: Path, tmp_path: Path, deep: bool) -> None:
