@@ -18,11 +18,11 @@ from edpct.errors import DataError
 
 @pytest.fixture
 def folder(scenes: Path, tmp_path: Path) -> Path:
-    """The scenes with masks as BMP files, whose size says nothing of what is in them."""
+    """The scenes as BMP files, whose size says nothing of what is in them."""
     root = Path(shutil.copytree(scenes, tmp_path / "data"))
-    for mask in root.glob("*/masks/*.png"):
-        Image.fromarray(np.asarray(Image.open(mask).convert("RGB"))).save(mask.with_suffix(".bmp"))
-        mask.unlink()
+    for file in root.glob("*/*/*.png"):
+        Image.fromarray(np.asarray(Image.open(file).convert("RGB"))).save(file.with_suffix(".bmp"))
+        file.unlink()
     return root
 
 
@@ -48,6 +48,15 @@ def _regrow_image(root: Path) -> None:
         file.write(b"\0")
 
 
+def _brighten_image(root: Path) -> None:
+    """All of it, as a correction of colours does; name, size and time of the file stay."""
+    image = min((root / "train/images").iterdir())
+    pixels, before = np.asarray(Image.open(image)), image.stat()
+    Image.fromarray(np.minimum(pixels, 254) + 1).save(image)
+    os.utime(image, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert image.stat().st_size == before.st_size
+
+
 def _move_between_splits(root: Path) -> None:
     for kind in ("images", "masks"):
         last = max((root / "train" / kind).iterdir())
@@ -59,10 +68,10 @@ def _move_between_splits(root: Path) -> None:
     [
         lambda root: correct(min((root / "train/masks").iterdir())),
         lambda root: correct(max((root / "val/masks").iterdir())),
-        _rename_image, _regrow_image, _move_between_splits,
+        _rename_image, _regrow_image, _brighten_image, _move_between_splits,
         lambda root: (root / "classes.json").write_text((root / "classes.json").read_text().replace("road", "way")),
     ],
-    ids=["train mask", "val mask", "name", "size", "split", "class"],
+    ids=["train mask", "val mask", "name", "size", "colours", "split", "class"],
 )  # fmt: skip
 def test_whatever_changes_the_data_changes_its_fingerprint(folder: Path, change: Callable[[Path], object]) -> None:
     before = data_fingerprint(open_dataset(folder))
