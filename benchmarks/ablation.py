@@ -178,6 +178,7 @@ def page(study: Study, asked: argparse.Namespace, task: Task) -> str:
         line.append(" ".join(f"{run.miou:.2f}" for run in chosen))
         line += [f"{sum(run.iou.get(each, 0.0) for run in chosen) / len(chosen):.1f}" for each in task.names]
         lines.append(line)
+    heads = f"DP-CTNet {asked.preset} with its auxiliary heads. " if WHOLE in found else ""
     tried = [[name, *(_at(name, rate, runs) for rate in asked.rates)] for name in found]
     crops = asked.steps * asked.batch
     parts = [
@@ -185,8 +186,7 @@ def page(study: Study, asked: argparse.Namespace, task: Task) -> str:
         (
             f"From scratch on Dubai (train tiles 4, 5, 7, 8; val 2, 6), {crops} crops of "
             f"{asked.crop}x{asked.crop} pixels for each ({asked.steps} steps of {asked.batch}), the same crops, "
-            "augmentation, loss and schedule for all; "
-            f"DP-CTNet {asked.preset} with its auxiliary heads. Learning rate: the best of those tried on seed 0. "
+            f"augmentation, loss and schedule for all. {heads}Learning rate: the best of those tried on seed 0. "
             f"mIoU on val at {SIZE}x{SIZE}, mean ± standard deviation over the seeds."
         ),
         markdown_table(header, lines),

@@ -249,10 +249,10 @@ def mean_and_spread(runs: Iterable[Run]) -> tuple[float, float]:
     return statistics.mean(scores), statistics.stdev(scores) if len(scores) > 1 else 0.0
 
 
-def written(runs: Iterable[Run]) -> str:
-    """Mean ± standard deviation for a table."""
+def written(runs: Sequence[Run]) -> str:
+    """Mean ± standard deviation for a table; of one run, its score."""
     mean, spread = mean_and_spread(runs)
-    return f"{mean:.2f} ± {spread:.2f}"
+    return f"{mean:.2f} ± {spread:.2f}" if len(runs) > 1 else f"{mean:.2f}"
 
 
 def made_on(runs: Sequence[Run]) -> str:

@@ -128,7 +128,7 @@ def test_what_a_process_that_died_was_at_is_taken_anew(tmp_path: Path) -> None:
 def test_mean_and_spread_are_those_of_the_statistics_module(tmp_path: Path) -> None:
     runs = _tuned(tmp_path / "study.json", [])["a"]
     assert mean_and_spread(runs) == (46.0, pytest.approx(statistics.stdev([50.0, 46.0, 42.0])))
-    assert written(runs) == "46.00 ± 4.00"
+    assert written(runs) == "46.00 ± 4.00" and written(runs[:1]) == f"{runs[0].miou:.2f}"
     assert mean_and_spread(runs[:1]) == (50.0, 0.0)
 
 
