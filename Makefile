@@ -38,7 +38,7 @@ lint: setup
 
 # A worker that dies is named, and ends the run: with another in its place, pytest-xdist may wait for ever.
 test: setup lint
-	$(BIN)/pytest -n 2 --dist loadfile --max-worker-restart 0
+	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder --max-worker-restart 0
 
 # The Dubai run of the README: hours; see benchmarks/README.md.
 bench: setup

@@ -20,6 +20,17 @@ TEACHER_SIZE = 128  # pixels, both ways
 # cores wait for one another's: the tests of training take 84 s on two cores so, and 23 s with one thread each.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+# Files of few and slow tests: begun first, so that no worker is left alone with one of them at the end.
+SLOW_FILES = (
+    "test_cli_interrupt", "test_tensorrt_matrix", "test_run_qat", "test_run_compress", "test_networks",
+    "test_export_open_size", "test_gpu_check", "test_cli_quantise",
+)  # fmt: skip
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """With ``--no-loadscope-reorder``, in this order; pytest-xdist's own begins with the files of many tests."""
+    items.sort(key=lambda item: item.path.stem not in SLOW_FILES)
+
 
 @pytest.fixture(scope="session")
 def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:

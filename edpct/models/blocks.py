@@ -9,7 +9,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torchvision.ops import stochastic_depth
 
 
 class ConvBNReLU(nn.Sequential):
@@ -112,7 +111,10 @@ class TransformerBlock(nn.Module):
         return tokens + self._perhaps(self.fc2(F.gelu(self.fc1(self.norm2(tokens)))))
 
     def _perhaps(self, change: Tensor) -> Tensor:
-        return stochastic_depth(change, self.drop, "row", self.training)
+        if not self.training or not self.drop:
+            return change
+        # As torchvision.ops.stochastic_depth draws it; importing that takes longer than importing torch.
+        return change * F.dropout(change.new_ones(len(change), 1, 1), self.drop)
 
 
 class TransformerStage(nn.Module):

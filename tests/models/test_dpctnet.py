@@ -8,6 +8,8 @@ import pytest
 import timm
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
+from torchvision.ops import stochastic_depth
 
 from edpct.errors import CheckpointError
 from edpct.models.architecture import Architecture, build_network, count_macs, count_parameters, rebuild
@@ -171,6 +173,18 @@ def test_blocks_are_skipped_while_training_and_never_in_use(tiny: DPCTNet) -> No
     untouched = (block.train()(tokens, 2, 2) == tokens).all(dim=(1, 2)).float().mean()
     assert float(untouched) == pytest.approx(0.25, abs=0.03)  # neither attention nor MLP
     torch.testing.assert_close(block.eval()(tokens, 2, 2), block(tokens, 2, 2), rtol=0, atol=0)
+
+
+def test_blocks_are_skipped_as_torchvision_skips_them() -> None:
+    block = TransformerBlock(8, 2, 1, 2).train()
+    block.drop = 0.3
+    tokens = torch.randn(64, 4, 8, generator=torch.Generator().manual_seed(0))
+    torch.manual_seed(0)
+    ours = block(tokens, 2, 2)
+    torch.manual_seed(0)
+    half = tokens + stochastic_depth(block.attention(block.norm1(tokens), 2, 2), 0.3, "row")
+    mlp = block.fc2(functional.gelu(block.fc1(block.norm2(half))))
+    torch.testing.assert_close(ours, half + stochastic_depth(mlp, 0.3, "row"))
 
 
 def test_a_network_drops_what_it_is_told_to_and_forgets_it_in_a_checkpoint() -> None:

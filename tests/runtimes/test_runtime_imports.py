@@ -35,3 +35,16 @@ def test_doctor_works_where_torch_cannot_be_imported() -> None:
         "print([r.next_step for r in take_inventory().runtimes if r.runtime.name == 'torch'][0])"
     )
     assert run_python(code) == "Install it with: pip install 'edpct[compress]'"
+
+
+def test_a_checkpoint_is_opened_without_what_only_training_needs(tiny_teacher: Path) -> None:
+    """torchvision and the compiler of PyTorch that it brings in take longer to import than PyTorch."""
+    late = ("torchvision", "torch._dynamo", "timm", "accelerate", "torch_pruning")
+    code = (
+        "import sys\n"
+        "from pathlib import Path\n"
+        "from edpct.models.checkpoint import load_checkpoint\n"
+        f"load_checkpoint(Path({str(tiny_teacher)!r}))\n"
+        f"print(*(set({late}) & set(sys.modules)))"
+    )
+    assert run_python(code) == ""
